@@ -1,0 +1,1 @@
+"""Robot units to bins to token ids, and back."""

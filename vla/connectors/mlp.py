@@ -1,0 +1,29 @@
+"""Linear and MLP connectors."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from vla.config import register
+
+
+@register("connector", "mlp")
+class MLPConnector(nn.Module):
+    """``layers`` linear maps with GELU between (1: a plain linear map; 2: LLaVA-1.5). Widths are wired.
+
+    """
+
+    def __init__(self, layers: int = 1, *, in_width: int, out_width: int) -> None:
+        super().__init__()
+        if layers < 1:
+            raise ValueError(f"connector.layers={layers}: at least 1")
+        sizes = [in_width] + [out_width] * layers
+        parts: list[nn.Module] = []
+        for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+            parts += [nn.Linear(a, b), nn.GELU()]
+        self.net = nn.Sequential(*parts[:-1])
+
+    def forward(self, tokens_BND: torch.Tensor) -> torch.Tensor:
+        """(B, N, in_width) to (B, N, out_width)."""
+        return self.net(tokens_BND)

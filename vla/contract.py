@@ -1,0 +1,42 @@
+"""The contract a policy carries: what it sees, what it commands, and in which units."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from vla.schema import ActionSpace
+
+
+@dataclass
+class Contract:
+    """Saved with every policy, checked by whoever feeds it.
+
+    cameras in order; image_size px of the training images (height, width); history frames, horizon steps; statistics of the training
+    actions and state in robot units (see ``vla.data.manifest.statistics``); versions of the libraries that trained it.
+    """
+
+    action_space: ActionSpace
+    cameras: tuple[str, ...]
+    image_size: tuple[int, int]
+    history: int = 1
+    horizon: int = 1
+    statistics: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"action_space": self.action_space.to_dict(), "cameras": list(self.cameras), "image_size": list(self.image_size)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Contract:
+        """Inverse of ``to_dict``."""
+        space = ActionSpace.from_dict(data["action_space"])
+        return cls(**{**data, "action_space": space, "cameras": tuple(data["cameras"]), "image_size": tuple(data["image_size"])})
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what defines a policy's numbers."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "timm", "transformers", "tokenizers", "lightning")}

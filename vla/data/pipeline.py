@@ -1,0 +1,200 @@
+"""Shards to batches, one function: shards → split by node → split by worker → untar → window → shuffle → decode → batch.
+
+Training streams are resampled without end and seeded by (seed, rank, worker, chunk): a chunk is a fixed number of batches, so a resumed
+run starts at its chunk and skips at most one chunk of undecoded windows. Validation is finite and sees every sample once.
+"""
+
+from __future__ import annotations
+
+import random
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import webdataset as wds
+from torch.utils.data import IterableDataset, get_worker_info
+
+from vla.data.manifest import DataError, load_manifest
+from vla.data.samples import BadSample, cut_frame, decode_image, read_json, read_steps
+from vla.schema import Batch
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """cameras: in this order; history: frames ending now; horizon: actions from now on; segments: instructions or questions that
+    share one image in one sequence (an episode's alternatives and a web sample's questions beyond that are drawn at random)."""
+
+    cameras: tuple[str, ...] = ("top",)
+    history: int = 1
+    horizon: int = 1
+    segments: int = 4
+
+
+def _untarred(directory: Path, urls: Iterator[dict[str, str]]) -> Iterator[dict[str, Any]]:
+    """Samples of shards, with the shard's name in every error."""
+    for url in urls:
+        try:
+            yield from wds.tarfile_samples([url])
+        except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+            raise DataError(f"{url['url']}: damaged shard ({error}); run `vla data verify {directory}` and copy it again") from error
+
+
+def _windows(samples: Iterator[dict[str, Any]], config: WindowConfig) -> Iterator[dict[str, Any]]:
+    """One undecoded item per frame of an episode, or per web sample."""
+    for sample in samples:
+        meta = read_json(sample)
+        if meta["kind"] == "web":
+            yield {"sample": sample, "meta": meta}
+            continue
+        for camera in config.cameras:
+            if camera not in meta["cameras"]:
+                cut_frame(sample, meta, camera, 0)  # raises with the choices
+        steps = read_steps(sample)
+        for t in range(len(steps["actions"])):
+            yield {"sample": sample, "meta": meta, "steps": steps, "t": t}
+
+
+def _decode(item: dict[str, Any], config: WindowConfig, rng: random.Random) -> dict[str, Any]:
+    """Pixels and the segments of one window."""
+    sample, meta = item["sample"], item["meta"]
+    if meta["kind"] == "web":
+        qa = meta["qa"] if len(meta["qa"]) <= config.segments else rng.sample(meta["qa"], config.segments)
+        return {"web": decode_image(sample["jpg"], sample["__key__"]), "qa": qa}
+    steps, t, horizon = item["steps"], item["t"], config.horizon
+    total = len(steps["actions"])
+    past = [max(0, t - k) for k in reversed(range(config.history))]
+    ahead = [min(t + k, total - 1) for k in range(horizon)]
+    inside = np.array([t + k < total for k in range(horizon)])
+    images = [[decode_image(cut_frame(sample, meta, c, p), sample["__key__"]) for p in past] for c in config.cameras]
+    texts, actions, masks = [meta["instruction"]], [steps["actions"][ahead]], [inside]
+    if meta["alternatives"] and "alternative_mask" in steps:
+        usable = [k for k in range(len(meta["alternatives"])) if steps["alternative_mask"][t, k]]
+        if len(usable) > config.segments - 1:
+            usable = rng.sample(usable, config.segments - 1)
+        for k in usable:
+            texts.append(meta["alternatives"][k])
+            actions.append(steps["alternative_actions"][ahead, k])
+            # a counterfactual label holds for this state only, not for the states the episode went on to
+            masks.append(np.arange(horizon) == 0)
+    state = steps["state"][past] if "state" in steps else None
+    return {"images": np.array(images), "texts": texts, "actions": np.array(actions), "masks": np.array(masks), "state": state}
+
+
+def collate(items: list[tuple[str, dict[str, Any]]]) -> Batch:
+    """(source, decoded window) pairs to a Batch, robot rows first."""
+    robot = [(n, i) for n, i in items if "images" in i]
+    web = [(n, i) for n, i in items if "web" in i]
+    batch = Batch(sources=[n for n, _ in robot + web])
+    if robot:
+        rows = [i for _, i in robot]
+        shapes = {i["images"].shape for i in rows}
+        if len(shapes) > 1:
+            raise DataError(f"images of different sizes in one batch: {sorted(shapes)}; pack the data sets with one size")
+        batch.images_BVTCHW = torch.from_numpy(np.stack([i["images"] for i in rows]))
+        batch.instructions = [t for i in rows for t in i["texts"]]
+        batch.actions_KHA = torch.from_numpy(np.concatenate([i["actions"] for i in rows])).float()
+        batch.mask_KH = torch.from_numpy(np.concatenate([i["masks"] for i in rows]))
+        batch.owner_K = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor([len(i["texts"]) for i in rows]))
+        if all(i["state"] is not None for i in rows):
+            batch.state_BTP = torch.from_numpy(np.stack([i["state"] for i in rows])).float()
+    if web:
+        rows = [i for _, i in web]
+        batch.web_images_BCHW = torch.from_numpy(np.stack([i["web"] for i in rows]))
+        qa = [(n, q) for n, i in enumerate(rows) for q in i["qa"]]
+        batch.questions, batch.answers = [q["question"] for _, q in qa], [q["answer"] for _, q in qa]
+        batch.web_owner_K = torch.tensor([n for n, _ in qa])
+        batch.web_sees_K = torch.tensor([bool(q["needs_image"]) for _, q in qa])
+    return batch
+
+
+class BatchStream(IterableDataset[Batch]):
+    """The pipeline of one or several data sets.
+
+    Args:
+        datasets: name -> folder of shards. mixture: name -> sampling weight (training only). batch_size: image rows a batch.
+        train: endless and shuffled, or one exact pass over ``split``. start: batches already consumed (exact resume).
+    """
+
+    def __init__(
+        self, datasets: dict[str, str], mixture: dict[str, float], window: WindowConfig, batch_size: int, train: bool,
+        seed: int = 0, shuffle: int = 4000, chunk: int = 1000, start: int = 0, rank: int = 0, world: int = 1, limit: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.folders = {name: Path(path) for name, path in datasets.items()}
+        self.manifests = {name: load_manifest(path) for name, path in self.folders.items()}
+        unknown = [n for n in mixture if n not in datasets]
+        if unknown or not mixture or min(mixture.values()) < 0 or sum(mixture.values()) <= 0:
+            raise DataError(f"data.mixture {mixture}: give non-negative weights for the data sets {sorted(datasets)}")
+        for name, manifest in self.manifests.items():
+            missing = [c for c in window.cameras if manifest["kind"] == "episode" and c not in manifest["cameras"]]
+            if missing:
+                raise DataError(f"{self.folders[name]}: unknown camera {missing[0]!r}; it has {', '.join(manifest['cameras'])}")
+        self.mixture = {n: w for n, w in mixture.items() if w > 0}
+        self.window, self.batch_size, self.train, self.seed = window, batch_size, train, seed
+        self.shuffle, self.chunk, self.start, self.rank, self.world, self.limit = shuffle, chunk, start, rank, world, limit
+        self.drawn: Counter[str] = Counter()  # image rows handed out by source, for the realised mixture
+
+    def _shards(self, name: str) -> list[str]:
+        split = self.manifests[name]["splits"]["train" if self.train else "val"]
+        return [str(self.folders[name] / shard) for shard in split]
+
+    def _undecoded(self, name: str, rng: random.Random) -> Iterator[dict[str, Any]]:
+        """Endless, shuffled windows of one data set."""
+        shards = self._shards(name)
+        if not shards:
+            raise DataError(f"{self.folders[name]}: no shards in its train split; pack more samples or smaller shards")
+        urls = ({"url": shards[rng.randrange(len(shards))]} for _ in iter(int, 1))
+        windows = _windows(_untarred(self.folders[name], urls), self.window)
+        return wds.filters._shuffle(windows, bufsize=self.shuffle, initial=self.shuffle // 2, rng=rng)
+
+    def _chunk(self, number: int, worker: int, skip: int, count: int) -> Iterator[Batch]:
+        """``count`` batches of one chunk of one worker; the first ``skip`` are drawn but not decoded."""
+        rng = random.Random(f"{self.seed}/{self.rank}/{worker}/{number}")
+        names, weights = list(self.mixture), list(self.mixture.values())
+        streams = {n: self._undecoded(n, random.Random(rng.random())) for n in names}
+        for index in range(count):
+            picks = [(n, next(streams[n])) for n in rng.choices(names, weights, k=self.batch_size)]
+            decode_rng = random.Random(rng.random())
+            if index >= skip:
+                self.drawn.update(n for n, _ in picks)
+                yield collate([(n, _decode(i, self.window, decode_rng)) for n, i in picks])
+
+    def __iter__(self) -> Iterator[Batch]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        if not self.train:
+            yield from self._finite(worker, workers)
+            return
+        # batch b goes to worker b % workers (the DataLoader's order), as that worker's batch b // workers
+        done = (self.start - worker + workers - 1) // workers
+        while True:
+            number, skip = divmod(done, self.chunk)
+            for batch in self._chunk(number, worker, skip, self.chunk):
+                yield batch
+                done += 1
+
+    def _finite(self, worker: int, workers: int) -> Iterator[Batch]:
+        """Every window of the validation split once, dealt out over ranks and workers."""
+        slot, slots = self.rank * workers + worker, self.world * workers
+        rng = random.Random(self.seed)
+        pending: list[tuple[str, dict[str, Any]]] = []
+        for name in self.mixture:
+            urls = iter([{"url": s} for s in self._shards(name)])
+            for index, item in enumerate(_windows(_untarred(self.folders[name], urls), self.window)):
+                if self.limit is not None and index >= self.limit:
+                    break
+                if index % slots == slot:
+                    pending.append((name, _decode(item, self.window, rng)))
+                if len(pending) == self.batch_size:
+                    yield collate(pending)
+                    pending = []
+        if pending:
+            yield collate(pending)
+
+
+__all__ = ["BadSample", "BatchStream", "WindowConfig", "collate"]

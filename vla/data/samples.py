@@ -1,0 +1,101 @@
+"""Episodes and web samples as WebDataset samples, and back. The on-disk format of the design, both directions in one place."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vla.schema import Episode, WebSample
+
+MAX_IMAGE_PX = 4096  # a side; larger pictures are refused, not decoded
+
+
+class BadSample(ValueError):
+    """A sample that must not be packed or trained on; the message names it, what was expected and the fix."""
+
+
+def check_episode(episode: Episode, action_dim: int) -> None:
+    """Refuse what would poison training.
+
+    Raises:
+        BadSample: empty instruction, no steps, wrong action width, NaN, or cameras of unequal length.
+    """
+    where, steps = f"episode {episode.key!r}", len(episode.actions)
+    if not episode.instruction.strip():
+        raise BadSample(f"{where}: empty instruction; give the source an instruction field or template")
+    if steps == 0:
+        raise BadSample(f"{where}: no steps; drop it from the source")
+    if episode.actions.ndim != 2 or episode.actions.shape[1] != action_dim:
+        raise BadSample(f"{where}: actions have shape {episode.actions.shape}, expected ({steps}, {action_dim}); check the action fields")
+    for name in ("actions", "state", "rewards"):
+        values = getattr(episode, name)
+        if values is not None and not np.isfinite(values).all():
+            row = int(np.argwhere(~np.isfinite(values.reshape(len(values), -1)).all(1))[0, 0])
+            raise BadSample(f"{where}: {name} has a NaN or infinite value at step {row}; repair or drop the episode")
+    if not episode.images:
+        raise BadSample(f"{where}: no camera; name at least one")
+    for camera, frames in episode.images.items():
+        if len(frames) != steps:
+            raise BadSample(f"{where}: camera {camera!r} has {len(frames)} frames for {steps} actions")
+
+
+def episode_to_sample(episode: Episode) -> dict[str, Any]:
+    """``<key>.json``, ``<key>.steps.npz`` and one ``<key>.<camera>.mjpeg`` a camera, as bytes."""
+    offsets = {c: np.cumsum([0] + [len(f) for f in frames]).tolist() for c, frames in episode.images.items()}
+    meta = {
+        "kind": "episode", "instruction": episode.instruction, "robot": episode.robot, "fps": episode.fps,
+        "source": episode.source, "cameras": offsets, "alternatives": episode.alternatives, "info": episode.info,
+    }  # fmt: skip
+    optional = {
+        "state": episode.state, "rewards": episode.rewards,
+        "alternative_actions": episode.alternative_actions, "alternative_mask": episode.alternative_mask,
+    }  # fmt: skip
+    buffer = io.BytesIO()
+    np.savez(buffer, actions=episode.actions, **{k: v for k, v in optional.items() if v is not None})
+    sample: dict[str, Any] = {"__key__": episode.key, "json": json.dumps(meta, ensure_ascii=False).encode(), "steps.npz": buffer.getvalue()}
+    return sample | {f"{c}.mjpeg": b"".join(frames) for c, frames in episode.images.items()}
+
+
+def web_to_sample(web: WebSample) -> dict[str, Any]:
+    """``<key>.json`` and ``<key>.jpg`` as bytes."""
+    meta = {"kind": "web", "qa": [asdict(q) for q in web.qa]}
+    return {"__key__": web.key, "json": json.dumps(meta, ensure_ascii=False).encode(), "jpg": web.image}
+
+
+def read_json(sample: dict[str, Any]) -> dict[str, Any]:
+    """The sample's metadata. Raises BadSample when it is missing or not JSON."""
+    try:
+        return json.loads(sample["json"])
+    except (KeyError, ValueError) as error:
+        raise BadSample(f"sample {sample.get('__key__')!r}: unreadable .json ({error}); pack the data again") from error
+
+
+def read_steps(sample: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays of the episode (never unpickled)."""
+    with np.load(io.BytesIO(sample["steps.npz"]), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def cut_frame(sample: dict[str, Any], meta: dict[str, Any], camera: str, step: int) -> bytes:
+    """The JPEG of one frame, by offset. Raises BadSample for an unknown camera."""
+    if camera not in meta["cameras"]:
+        known = ", ".join(meta["cameras"])
+        raise BadSample(f"sample {sample['__key__']!r}: unknown camera {camera!r}; this data has {known}")
+    offsets = meta["cameras"][camera]
+    return sample[f"{camera}.mjpeg"][offsets[step] : offsets[step + 1]]
+
+
+def decode_image(data: bytes, where: str) -> np.ndarray:
+    """JPEG or PNG bytes to (3, H, W) uint8."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if max(image.size) > MAX_IMAGE_PX:
+                raise BadSample(f"{where}: image of {image.size} px is larger than {MAX_IMAGE_PX}; resize it when packing")
+            return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
+    except OSError as error:
+        raise BadSample(f"{where}: unreadable image ({error}); run `vla data verify` on the data set") from error

@@ -1,0 +1,1 @@
+"""Language decoders: anything with ``width``, ``tokenizer``, ``embed``, ``forward`` and ``logits``."""

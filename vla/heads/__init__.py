@@ -1,0 +1,1 @@
+"""Action heads: how a policy's decoder is used to make actions."""

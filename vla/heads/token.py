@@ -1,0 +1,55 @@
+"""RT-2's head: actions are text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from vla.actions.bins import UniformBins
+from vla.actions.vocabulary import ActionVocabulary, Assignment
+from vla.config import register
+from vla.decoders.text import encode, generate, robot_prompt, text_loss
+from vla.heads.base import HeadLoss
+from vla.schema import Batch
+
+
+@register("head", "token")
+class TokenHead(nn.Module):
+    """Actions as a string of H x A tokens after the prompt (arXiv 2307.15818, section 3.2).
+
+    Args:
+        bins: uniform bins per dim. assign: which token ids mean the bins, see ``ActionVocabulary``.
+    """
+
+    def __init__(self, bins: int = 256, assign: Assignment = "integers", *, decoder: Any, action_dim: int, horizon: int) -> None:
+        super().__init__()
+        self.bins, self.action_dim, self.horizon = UniformBins(bins), action_dim, horizon
+        self.vocabulary = ActionVocabulary(decoder.tokenizer, bins, assign)
+        decoder.fit_vocabulary()
+
+    def loss(self, decoder: Any, prefix_BND: torch.Tensor, batch: Batch, unit_KHA: torch.Tensor) -> HeadLoss:
+        """Next-token loss of the action strings; steps past an episode's end are left out of the string."""
+        assert batch.owner_K is not None and batch.mask_KH is not None
+        tokens_KHA = self.vocabulary.tokens(self.bins.encode(unit_KHA))
+        valid = batch.mask_KH.sum(1).tolist()
+        targets = [row[:n].flatten().tolist() for row, n in zip(tokens_KHA, valid, strict=True)]
+        prompts = [encode(decoder.tokenizer, robot_prompt(i)) for i in batch.instructions]
+        out = text_loss(decoder, prefix_BND, batch.owner_K, prompts, targets)
+        legal = self.vocabulary.ids.to(prefix_BND.device)
+        with torch.no_grad():
+            value_M = self.bins.decode(decoder.logits(out.hidden_MD, legal).argmax(-1))
+            predicted = torch.zeros_like(unit_KHA)
+            predicted[batch.mask_KH] = value_M.reshape(-1, self.action_dim)
+        return HeadLoss(out.loss_M, out.text_M, predicted, out.right_M)
+
+    def predict(self, decoder: Any, prefix_BND: torch.Tensor, instructions: list[str]) -> torch.Tensor:
+        """Greedy, legal tokens only: (B, H, A) in [-1, 1]."""
+        prompts = [encode(decoder.tokenizer, robot_prompt(i)) for i in instructions]
+        ids = generate(decoder, prefix_BND, prompts, self.horizon * self.action_dim, self.vocabulary.ids.to(prefix_BND.device))
+        return self.bins.decode(self.vocabulary.bins_of(ids)).reshape(-1, self.horizon, self.action_dim)
+
+    def text(self, unit_HA: torch.Tensor) -> str:
+        """The action string of one prediction."""
+        return self.vocabulary.text(self.bins.encode(unit_HA).flatten())

@@ -1,0 +1,130 @@
+"""The things that flow through the line, and the legend of their shapes.
+
+B batch rows (images), V camera views, T history or episode steps, H action horizon, A action dims, K segments (instructions or
+questions; several may share one image), S text tokens, N image tokens, D width, C H W image channels, height, width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class ActionSpace:
+    """Names, units and bounds of one robot's action, in order.
+
+    low, high: robot units; binary: names of dims that are decisions (0 or 1), never scaled by statistics; rate_hz: control rate.
+    """
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    binary: tuple[str, ...] = ()
+    rate_hz: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name in ("names", "units", "low", "high", "binary"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not self.names or len({len(self.names), len(self.units), len(self.low), len(self.high)}) != 1:
+            raise ValueError("action space: names, units, low and high must have the same, non-zero length")
+        unknown = [n for n in self.binary if n not in self.names]
+        if unknown:
+            raise ValueError(f"action space: binary dims {unknown} are not among the names {list(self.names)}")
+        if any(lo >= hi for lo, hi in zip(self.low, self.high, strict=True)):
+            raise ValueError("action space: every low must be below its high")
+
+    @property
+    def dim(self) -> int:
+        """A."""
+        return len(self.names)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, for JSON."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ActionSpace:
+        """Inverse of ``to_dict``."""
+        return cls(**data)
+
+
+@dataclass
+class Episode:
+    """One robot episode.
+
+    images: camera -> T encoded JPEGs; actions (T, A) float32 robot units; state (T, P) float32 or None; rewards (T,) float32;
+    alternatives: further instructions that the expert also labelled; alternative_actions (T, K, A) float32 and
+    alternative_mask (T, K) bool say with what and where.
+    """
+
+    key: str
+    instruction: str
+    images: dict[str, list[bytes]]
+    actions: np.ndarray
+    state: np.ndarray | None = None
+    rewards: np.ndarray | None = None
+    alternatives: list[str] = field(default_factory=list)
+    alternative_actions: np.ndarray | None = None
+    alternative_mask: np.ndarray | None = None
+    robot: str = ""
+    fps: float = 5.0
+    source: str = ""
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class QA:
+    """One question, its answer, what it tests, and whether the image is needed to answer."""
+
+    question: str
+    answer: str
+    tests: str
+    needs_image: bool = True
+
+
+@dataclass
+class WebSample:
+    """One picture (encoded JPEG) with questions about it."""
+
+    key: str
+    image: bytes
+    qa: list[QA]
+
+
+@dataclass
+class Batch:
+    """What every policy gets. It knows nothing of any model: no tokens, no normalised pixels.
+
+    Robot part (absent when ``instructions`` is empty): images_BVTCHW uint8; state_BTP float32 or None; segment k has
+    instructions[k], actions_KHA float32 in robot units, mask_KH bool (False past the episode's end) and the row owner_K of its image.
+    Web part (absent when ``questions`` is empty): web_images_BCHW uint8, questions, answers, web_owner_K, web_sees_K bool
+    (False: text only, the picture must not be looked at). sources: name of every image row's data set, robot rows first.
+    """
+
+    images_BVTCHW: torch.Tensor | None = None
+    state_BTP: torch.Tensor | None = None
+    instructions: list[str] = field(default_factory=list)
+    actions_KHA: torch.Tensor | None = None
+    mask_KH: torch.Tensor | None = None
+    owner_K: torch.Tensor | None = None
+    web_images_BCHW: torch.Tensor | None = None
+    questions: list[str] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
+    web_owner_K: torch.Tensor | None = None
+    web_sees_K: torch.Tensor | None = None
+    sources: list[str] = field(default_factory=list)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with every tensor on ``device``."""
+        moved = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in vars(self).items()}
+        return Batch(**moved)
+
+    @property
+    def size(self) -> int:
+        """Image rows, robot and web."""
+        return len(self.sources)

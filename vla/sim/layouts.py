@@ -1,0 +1,49 @@
+"""Two action layouts of the same robot: RT-2's 8 dims and RT-1's 11. Chosen by configuration, not by code."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vla.schema import ActionSpace
+from vla.sim.world import Command
+
+_STEP, _TILT, _TURN = 0.08, 0.25, 0.5  # m, rad, rad a control step
+
+ARM = ("dx", "dy", "dz", "droll", "dpitch", "dyaw", "gripper")
+_ARM_UNITS = ("m", "m", "m", "rad", "rad", "rad", "closed")
+_ARM_HIGH = (_STEP, _STEP, _STEP, _TILT, _TILT, _TURN, 1.0)
+_ARM_LOW = (*(-h for h in _ARM_HIGH[:6]), 0.0)
+
+LAYOUTS = {
+    # RT-2, arXiv 2307.15818 section 3.2: terminate, position, rotation, gripper extension
+    "rt2": ActionSpace(
+        ("terminate", *ARM), ("flag", *_ARM_UNITS), (0.0, *_ARM_LOW), (1.0, *_ARM_HIGH), ("terminate", "gripper")
+    ),
+    # RT-1, arXiv 2212.06817 section 4: arm and gripper, base, mode (0 arm, 1 base, 2 terminate)
+    "rt1": ActionSpace(
+        (*ARM, "base_dx", "base_dy", "base_dyaw", "mode"),
+        (*_ARM_UNITS, "m", "m", "rad", "mode"),
+        (*_ARM_LOW, -_STEP, -_STEP, -_TURN, 0.0),
+        (*_ARM_HIGH, _STEP, _STEP, _TURN, 2.0),
+        ("gripper",),
+    ),
+}
+
+
+def to_command(layout: str, action: np.ndarray) -> Command:
+    """Robot action (A,) in its layout to the canonical command. In RT-1's base mode the base carries the arm."""
+    if layout == "rt2":
+        return Command(*(float(v) for v in action[1:7]), close=float(action[7]), terminate=bool(action[0] >= 0.5))
+    mode = round(float(action[10]))
+    if mode == 1:
+        return Command(float(action[7]), float(action[8]), dyaw=float(action[9]), close=float(action[6]))
+    arm = [float(v) for v in action[:6]] if mode == 0 else [0.0] * 6
+    return Command(*arm, close=float(action[6]), terminate=mode == 2)
+
+
+def to_action(layout: str, command: Command) -> np.ndarray:
+    """Inverse of ``to_command`` for arm motion: (A,) float32."""
+    arm = [command.dx, command.dy, command.dz, command.droll, command.dpitch, command.dyaw, command.close]
+    if layout == "rt2":
+        return np.array([float(command.terminate), *arm], np.float32)
+    return np.array([*arm, 0.0, 0.0, 0.0, 2.0 if command.terminate else 0.0], np.float32)

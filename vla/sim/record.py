@@ -1,0 +1,85 @@
+"""Demonstrations: the expert on the tabletop, as episodes for ``vla pack``."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from vla.schema import Episode
+from vla.sim.expert import expert_command
+from vla.sim.layouts import LAYOUTS, to_action
+from vla.sim.render import sample_look
+from vla.sim.scene import SceneConfig, sample_tasks
+from vla.sim.tabletop import CAMERAS, STEP_LIMIT
+from vla.sim.tasks import Task
+from vla.sim.world import World
+
+TERMINATE_FRAMES = 2  # frames recorded after success, so that "terminate" is not too rare to learn
+JPEG_QUALITY = 92
+
+
+def encode_jpeg(image: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 to JPEG bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def _label_is_clear(world: World, task: Task) -> bool:
+    """Whether an alternative instruction makes sense here: nothing wrong in the gripper, and a push not half done."""
+    if world.gripper.held not in (None, task.target):
+        return False
+    item = world.items[task.target]
+    moved = abs(item.x - task.origin[0]) + abs(item.y - task.origin[1])
+    return task.skill != "push" or (moved < 0.01 and world.gripper.held is None)
+
+
+def record_episode(
+    scene: SceneConfig, seed: int, index: int, cameras: tuple[str, ...], size: int, layout: str, noise: float, alternatives: int
+) -> Episode:
+    """One expert episode, a function of its arguments alone.
+
+    noise: standard deviation (m) added to the executed displacement; the recorded action stays the expert's answer to the state
+    reached (as in DART, arXiv 1703.09327). alternatives: further instructions labelled by the same expert in the same states.
+    """
+    rng = np.random.default_rng([seed, index])
+    world, tasks = sample_tasks(scene, rng, 1 + alternatives)
+    look = sample_look(rng)
+    images: dict[str, list[bytes]] = {c: [] for c in cameras}
+    actions, states, rewards, others, masks = [], [], [], [], []
+    after_success = 0
+    for _ in range(STEP_LIMIT):
+        for camera in cameras:
+            images[camera].append(encode_jpeg(CAMERAS[camera](world.items, world.gripper, look, size)))
+        g = world.gripper
+        states.append([g.x, g.y, g.z, g.roll, g.pitch, g.yaw, g.aperture])
+        done = tasks[0].succeeded(world)
+        command = expert_command(world, tasks[0])
+        actions.append(to_action(layout, command))
+        rewards.append(float(done))
+        others.append([to_action(layout, expert_command(world, t)) for t in tasks[1:]])
+        masks.append([_label_is_clear(world, t) for t in tasks[1:]])
+        after_success += done
+        if after_success >= TERMINATE_FRAMES:
+            break
+        shove = rng.normal(0.0, noise, 3) if noise and g.z > 0.03 else np.zeros(3)
+        world.step(replace(command, dx=command.dx + shove[0], dy=command.dy + shove[1], dz=command.dz + shove[2] / 2))
+    width = LAYOUTS[layout].dim
+    return Episode(
+        key=f"{index:07d}",
+        instruction=tasks[0].instruction,
+        images=images,
+        actions=np.array(actions, np.float32),
+        state=np.array(states, np.float32),
+        rewards=np.array(rewards, np.float32),
+        alternatives=[t.instruction for t in tasks[1:]],
+        alternative_actions=np.array(others, np.float32).reshape(len(actions), -1, width),
+        alternative_mask=np.array(masks, bool).reshape(len(actions), -1),
+        robot="tabletop",
+        fps=LAYOUTS[layout].rate_hz,
+        source="expert",
+        info={"skill": tasks[0].skill, "concepts": sorted({i.concept for i in world.items}), "art": [f"{i.concept}:{i.style}" for i in world.items]},
+    )

@@ -1,0 +1,61 @@
+"""A small convolutional encoder for training from scratch on few cores."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from vla.config import register
+
+
+class _Block(nn.Module):
+    """Pre-norm residual 3x3 block."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(8, width)
+        self.a = nn.Conv2d(width, width, 3, padding=1)
+        self.b = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.b.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.b(torch.relu(self.a(torch.relu(self.norm(x)))))
+
+
+@register("vision", "conv")
+class ConvEncoder(nn.Module):
+    """Strided stages of residual blocks; one token per cell of the last map, layer-normed, plus a learned 2-D position code.
+
+    The image's median colour is subtracted first: the table then is zero, and pictures are what is left (measured to matter when
+    training from scratch on little data).
+
+    Args:
+        widths: channels of the stages, each of which halves the resolution (widths must be multiples of 8).
+        blocks: residual blocks a stage. image_size: px, square.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = (32, 64, 128), blocks: tuple[int, ...] = (0, 1, 1), image_size: int = 64) -> None:
+        super().__init__()
+        if len(widths) != len(blocks):
+            raise ValueError(f"vision: widths {list(widths)} and blocks {list(blocks)} must have the same length")
+        if image_size % 2 ** len(widths):
+            raise ValueError(f"vision.image_size={image_size}: must be a multiple of {2 ** len(widths)}")
+        self.width, self.image_size = widths[-1], image_size
+        stages: list[nn.Module] = []
+        channels = 3
+        for width, count in zip(widths, blocks, strict=True):
+            stages += [nn.Conv2d(channels, width, 3, stride=2, padding=1)] + [_Block(width) for _ in range(count)]
+            channels = width
+        self.stages = nn.Sequential(*stages)
+        self.norm = nn.LayerNorm(self.width)
+        side = image_size >> len(widths)
+        self.position_ND = nn.Parameter(torch.randn(side * side, self.width) * 0.5)
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """uint8 (B, 3, H, W) to (B, N, D)."""
+        x = images_BCHW.to(self.norm.weight.dtype) / 255.0
+        if x.shape[-1] != self.image_size or x.shape[-2] != self.image_size:
+            x = nn.functional.interpolate(x, (self.image_size, self.image_size), mode="bilinear", antialias=True)
+        x = (x - x.flatten(2).median(-1).values[:, :, None, None]) * 3.0
+        x = self.stages(x)
+        return self.norm(x.flatten(2).transpose(1, 2)) + self.position_ND

@@ -1,0 +1,132 @@
+"""Web samples: composed pictures with questions about them, and facts in words only."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from vla.schema import QA, WebSample
+from vla.sim.record import encode_jpeg
+from vla.web.knowledge import Concept, concepts, countries, keywords, robot_concepts, splits, translated_name
+from vla.web.pictures import STYLES, picture
+
+BINS = 256  # locations are written in the action vocabulary: 0..255 from left to right and from bottom to top
+LANGUAGES = {"es": "Spanish", "de": "German", "fr": "French"}
+TESTS = ("name", "where", "what_at", "kind", "count", "list", "fact")
+
+
+@dataclass(frozen=True)
+class WebConfig:
+    """pictures: inclusive range per scene; singles: share of one-picture scenes; concepts: how many robot concepts are included;
+    web_only: whether the concepts no robot ever sees are included; questions: per scene; facts: of these, words only; size: px."""
+
+    pictures: tuple[int, int] = (1, 4)
+    singles: float = 0.25
+    concepts: int = 80
+    web_only: bool = True
+    questions: int = 6
+    facts: int = 1
+    size: int = 64
+    styles: tuple[str, ...] = STYLES
+
+    def pool(self) -> list[str]:
+        """Concept keys that may be shown."""
+        return [c.key for c in robot_concepts(self.concepts)] + (splits()["web_only"] if self.web_only else [])
+
+
+@dataclass(frozen=True)
+class _Shown:
+    concept: Concept
+    x: float  # 0..1 from left
+    y: float  # 0..1 from bottom
+
+
+def _bin(value: float) -> int:
+    return min(BINS - 1, max(0, math.floor(value * BINS)))
+
+
+def _compose(config: WebConfig, rng: np.random.Generator) -> tuple[np.ndarray, list[_Shown]]:
+    """A scene of distinct concepts: (S, S, 3) uint8 and where each lies."""
+    low, high = config.pictures
+    n = 1 if rng.random() < config.singles else int(rng.integers(low, high + 1))
+    keys = rng.choice(config.pool(), n, replace=False)
+    px = config.size * 2
+    tint = rng.integers(222, 256, 3)
+    canvas = Image.new("RGB", (px, px), tuple(int(v) for v in tint))
+    shown: list[_Shown] = []
+    for key in keys:
+        side = rng.uniform(0.17, 0.30 if n > 1 else 0.45)
+        for _ in range(40):
+            x, y = rng.uniform(side / 2, 1 - side / 2, 2)
+            if all(max(abs(x - s.x), abs(y - s.y)) > 0.24 for s in shown):
+                break
+        else:
+            continue
+        art = Image.fromarray(picture(str(key), config.styles[int(rng.integers(len(config.styles)))]))
+        edge = max(4, round(side * px))
+        art = art.resize((edge, edge), Image.Resampling.BOX if edge < 72 else Image.Resampling.BICUBIC)
+        art = art.rotate(float(rng.uniform(-20, 20)), Image.Resampling.BILINEAR)
+        corner = (round(x * px - edge / 2), round((1 - y) * px - edge / 2))
+        if rng.random() < 0.5:
+            canvas.paste((255, 255, 252), (corner[0] - 2, corner[1] - 2, corner[0] + edge + 2, corner[1] + edge + 2))
+        canvas.paste(art, corner, art)
+        shown.append(_Shown(concepts()[str(key)], float(x), float(y)))
+    return np.asarray(canvas.reduce(2)), shown
+
+
+def _ask(test: str, shown: list[_Shown], rng: np.random.Generator) -> QA:
+    """One question of the given test about a scene."""
+    one = shown[int(rng.integers(len(shown)))]
+    place = f"{_bin(one.x)} {_bin(one.y)}"
+    if test == "where":
+        return QA(f"where is the {one.concept.name}?", place, test)
+    if test == "what_at":
+        return QA(f"what is at {place}?", one.concept.name, test)
+    if test == "kind":
+        return QA(f"what kind of thing is at {place}?", one.concept.category, test)
+    if test == "count":
+        kinds = Counter(s.concept.category for s in shown)
+        if rng.random() < 0.5:
+            return QA("how many pictures are there?", str(len(shown)), test)
+        kind = sorted(kinds)[int(rng.integers(len(kinds)))]
+        return QA(f"how many pictures show a kind of {kind}?", str(kinds[kind]), test)
+    if test == "list":
+        return QA("list everything from left to right.", ", ".join(s.concept.name for s in sorted(shown, key=lambda s: s.x)), test)
+    return QA("what is this?", one.concept.name, "name")
+
+
+def _fact(config: WebConfig, rng: np.random.Generator) -> QA:
+    """A question that needs no picture."""
+    choice = rng.integers(4)
+    if choice == 0:
+        known = [c for c in countries() if c.capital and c.continent]
+        country = known[int(rng.integers(len(known)))]
+        if rng.random() < 0.5:
+            return QA(f"what is the capital of {country.name}?", country.capital, "fact", False)
+        return QA(f"on which continent is {country.name}?", country.continent, "fact", False)
+    concept = concepts()[str(rng.choice(config.pool()))]
+    if choice == 1:
+        code = sorted(LANGUAGES)[int(rng.integers(len(LANGUAGES)))]
+        return QA(f"what is {concept.name} in {LANGUAGES[code]}?", translated_name(concept, code), "fact", False)
+    words = [w for w in keywords(concept) if w != concept.name]
+    if choice == 2 and words:
+        return QA(f"say a word that goes with {concept.name}.", words[int(rng.integers(len(words)))], "fact", False)
+    return QA(f"what kind of thing is {concept.name}?", concept.category, "fact", False)
+
+
+def make_web_sample(config: WebConfig, seed: int, index: int) -> WebSample:
+    """One sample, a function of its arguments alone. Half the questions ask where a named thing is (RT-2 needs grounding most)."""
+    rng = np.random.default_rng([seed, index])
+    while True:
+        image, shown = _compose(config, rng)
+        if shown:
+            break
+    tests = ["where", "what_at", "kind", "count", "list"] + (["name"] * 2 if len(shown) == 1 else [])
+    qa = [_ask("where" if n % 2 == 0 else tests[int(rng.integers(len(tests)))], shown, rng) for n in range(config.questions - config.facts)]
+    qa += [_fact(config, rng) for _ in range(config.facts)]
+    unique = {q.question: q for q in qa}
+    return WebSample(f"{index:07d}", encode_jpeg(image), list(unique.values()))
