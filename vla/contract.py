@@ -13,7 +13,8 @@ class Contract:
     """Saved with every policy, checked by whoever feeds it.
 
     cameras in order; image_size px of the training images (height, width); history frames, horizon steps; statistics of the training
-    actions and state in robot units (see ``vla.data.manifest.statistics``); versions of the libraries that trained it.
+    actions and state in robot units (see ``vla.data.manifest.statistics``); versions of the libraries that trained it;
+    environment: the source of the robot data (for the tabletop: its scene), so that evaluation can find the same one.
     """
 
     action_space: ActionSpace
@@ -23,6 +24,7 @@ class Contract:
     horizon: int = 1
     statistics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

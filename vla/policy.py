@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import lightning
@@ -145,6 +146,13 @@ class VLAPolicy(lightning.LightningModule):
                 found[key.replace("-", "/")] = float(metric.compute())
                 metric.reset()
         return found
+
+    @classmethod
+    def load(cls, directory: str | Path, device: str = "cpu") -> VLAPolicy:
+        """A saved policy, ready to act. Needs nothing but the folder; see ``vla.saving``."""
+        from vla.saving import load_policy
+
+        return load_policy(directory, device)
 
     def configure_optimizers(self) -> Any:
         """AdamW and schedule, see ``vla.optim``."""

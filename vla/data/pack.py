@@ -7,13 +7,15 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import webdataset as wds
 from rich.progress import Progress
 
+from vla.config import Slot, build, load_config
 from vla.data.manifest import NAME, VERSION, DataError, load_manifest, sha256, statistics, write_json
 from vla.data.samples import check_episode, episode_to_sample, web_to_sample
 from vla.schema import ActionSpace, Episode, WebSample
@@ -151,3 +153,18 @@ def _merge(source: Source, out: Path, names: list[str], identity: dict[str, Any]
         "statistics": {field: statistics(np.concatenate(pool)) for field, pool in sorted(pools.items())},
         "words": dict(sorted(words.items())),
     }
+
+
+@dataclass(frozen=True)
+class PackConfig:
+    """source: what to pack; shard_size: samples a shard; val_fraction: share of shards for validation."""
+
+    source: Annotated[dict[str, Any], Slot("source")]
+    shard_size: int = 200
+    val_fraction: float = 0.05
+
+
+def pack_from_file(path: str | Path, out: str | Path, overrides: list[str], progress: bool = True) -> dict[str, Any]:
+    """``vla pack``: read, validate, pack."""
+    config = load_config(path, overrides, PackConfig)
+    return pack(build("source", config.source), out, config.shard_size, config.val_fraction, progress)

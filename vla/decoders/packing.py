@@ -7,6 +7,11 @@ from dataclasses import dataclass
 import torch
 
 
+# All image tokens share position 0 and every text starts at 1: where a token lies in the picture is told by the encoder's 2-D code, and
+# attention from text to picture then depends on content alone.
+TEXT_START = 1
+
+
 @dataclass
 class Packed:
     """Texts laid out behind image prefixes of N tokens.
@@ -28,7 +33,7 @@ def pack_texts(
     """Lay text k behind the image of row ``owner_K[k]``.
 
     Image tokens see each other (both ways); a text sees its image (unless ``sees_K`` is False) and its own past, never another
-    text. Positions restart behind the image for every text, so packing changes nothing but speed.
+    text. Positions start anew for every text, so packing changes nothing but speed.
     """
     device = owner_K.device
     fill = [0] * rows
@@ -56,6 +61,5 @@ def pack_texts(
     same = segment[:, :, None] == segment[:, None, :]
     causal = torch.ones((width, width), dtype=torch.bool, device=device).tril()
     mask[:, 0, prefix:, prefix:] = same & causal  # padding sees its own past: harmless, and no row is empty
-    image_positions = torch.arange(prefix, device=device).expand(rows, prefix)
-    positions = torch.cat([image_positions, prefix + offset], 1)
+    positions = torch.cat([torch.zeros((rows, prefix), dtype=torch.long, device=device), TEXT_START + offset], 1)
     return Packed(ids, mask, positions, owner_K, torch.tensor(starts, device=device))

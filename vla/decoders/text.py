@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from vla.decoders.packing import pack_texts
+from vla.decoders.packing import TEXT_START, pack_texts
 
 PROMPT = "Q: {question} A:"
 ACTION_QUESTION = "what action should the robot take to {instruction}?"  # RT-2, arXiv 2307.15818 section 3.2
@@ -81,7 +81,7 @@ def generate(
         if step == steps - 1 or (legal is None and bool((token == eos).all())):
             break
         embed = decoder.embed(token[:, None]).to(prefix_BND.dtype)
-        position = (prefix + lengths + step)[:, None]
+        position = (TEXT_START + lengths + step)[:, None]
         keys = torch.cat([keys, torch.ones((rows, 1), dtype=torch.bool, device=device)], 1)
         if cache is not None:
             last = decoder(embed, keys[:, None, None, :], position, cache)[:, -1]

@@ -9,19 +9,14 @@ from vla.sim.world import FINGER_RADIUS, HOVER_Z, LIFTED_Z, LOW_Z, TILE_SIDE, Co
 
 MAX_STEP = 0.08  # m a control step
 _TOUCH_Z = 0.02  # m, height for grasping and pushing
-_ARRIVED = 0.015  # m
-_LOW_TRAVEL = 0.02  # m, how far the gripper may correct sideways while low
+_ARRIVED = 0.02  # m
+_LOW_TRAVEL = 0.03  # m, how far the gripper may correct sideways while low
+_LATTICE = 0.01  # m
 
 
-def _reach(dx: float, dy: float) -> tuple[float, float]:
-    """A straight step of at most MAX_STEP towards a displacement."""
-    distance = math.hypot(dx, dy)
-    scale = min(1.0, MAX_STEP / distance) if distance > 0 else 0.0
-    return dx * scale, dy * scale
-
-
-def _vertical(z: float, goal: float) -> float:
-    return max(-MAX_STEP, min(MAX_STEP, goal - z))
+def _lattice(value: float) -> float:
+    """At most MAX_STEP either way, in whole centimetres: an operator's command, not a measurement of the tile's centre."""
+    return round(max(-MAX_STEP, min(MAX_STEP, value)) / _LATTICE) * _LATTICE
 
 
 def expert_command(world: World, task: Task) -> Command:
@@ -38,24 +33,22 @@ def expert_command(world: World, task: Task) -> Command:
     item = world.items[task.target]
     dx, dy = item.x - g.x, item.y - g.y
     if math.hypot(dx, dy) > (_LOW_TRAVEL if g.z <= LOW_Z else _ARRIVED):
-        step_x, step_y = _reach(dx, dy) if g.z > LOW_Z or math.hypot(dx, dy) <= 2 * _LOW_TRAVEL else (0.0, 0.0)
-        return Command(step_x, step_y, _vertical(g.z, HOVER_Z), close=0.0)
+        return Command(_lattice(dx), _lattice(dy), _lattice(HOVER_Z - g.z), close=0.0)
     if g.z > LOW_Z:
-        return Command(dx, dy, _vertical(g.z, _TOUCH_Z), close=0.0)
-    return Command(dx, dy, close=1.0 if g.aperture > 0.5 else 0.0)
+        return Command(_lattice(dx), _lattice(dy), _lattice(_TOUCH_Z - g.z), close=0.0)
+    return Command(close=1.0 if g.aperture > 0.5 else 0.0)
 
 
 def _carry(world: World, task: Task) -> Command:
     """Holding the target: lift; for other skills than ``pick`` travel high and open above the goal."""
     g, item = world.gripper, world.items[task.target]
     if task.skill == "pick" or g.z < LIFTED_Z:
-        return Command(dz=_vertical(g.z, HOVER_Z), close=1.0)
+        return Command(dz=_lattice(HOVER_Z - g.z), close=1.0)
     goal_x, goal_y = goal_xy(task, world)
     dx, dy = goal_x - item.x, goal_y - item.y
     if math.hypot(dx, dy) > _ARRIVED:
-        step_x, step_y = _reach(dx, dy)
-        return Command(step_x, step_y, _vertical(g.z, HOVER_Z), close=1.0)
-    return Command(dx, dy, close=0.0)
+        return Command(_lattice(dx), _lattice(dy), _lattice(HOVER_Z - g.z), close=1.0)
+    return Command(close=0.0)
 
 
 def _push(world: World, task: Task) -> Command:
@@ -70,10 +63,9 @@ def _push(world: World, task: Task) -> Command:
     start_x, start_y = item.x - (gap + 0.025) * ux, item.y - (gap + 0.025) * uy
     dx, dy = start_x - g.x, start_y - g.y
     if g.z <= LOW_Z and abs(side) <= 0.025 and -gap - 0.06 <= along <= -0.03:
-        return Command(0.05 * ux + 0.5 * side * uy, 0.05 * uy - 0.5 * side * ux, close=1.0)
+        return Command(_lattice(0.05 * ux + 0.5 * side * uy), _lattice(0.05 * uy - 0.5 * side * ux), close=1.0)
     if g.z <= LOW_Z and math.hypot(dx, dy) > _LOW_TRAVEL:
-        return Command(dz=_vertical(g.z, HOVER_Z), close=1.0)
+        return Command(dz=_lattice(HOVER_Z - g.z), close=1.0)
     if math.hypot(dx, dy) > _ARRIVED:
-        step_x, step_y = _reach(dx, dy)
-        return Command(step_x, step_y, _vertical(g.z, HOVER_Z), close=1.0)
-    return Command(dx, dy, _vertical(g.z, _TOUCH_Z), close=1.0)
+        return Command(_lattice(dx), _lattice(dy), _lattice(HOVER_Z - g.z), close=1.0)
+    return Command(_lattice(dx), _lattice(dy), _lattice(_TOUCH_Z - g.z), close=1.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -22,9 +24,19 @@ class _Block(nn.Module):
         return x + self.b(torch.relu(self.a(torch.relu(self.norm(x)))))
 
 
+def sincos_2d(side: int, width: int) -> torch.Tensor:
+    """Smooth 2-D position code of a square grid (side * side, width), values in [-1, 1] (as in MAE, arXiv 2111.06377)."""
+    pairs = width // 4
+    frequency = torch.pi / side * 2.0 ** torch.linspace(-1.0, math.log2(side), pairs)
+    angle = (torch.arange(side) + 0.5)[:, None] * frequency
+    one = torch.cat([angle.sin(), angle.cos()], 1)
+    rows, columns = one[:, None].expand(-1, side, -1), one[None].expand(side, -1, -1)
+    return nn.functional.pad(torch.cat([rows, columns], 2).flatten(0, 1), (0, width - 4 * pairs))
+
+
 @register("vision", "conv")
 class ConvEncoder(nn.Module):
-    """Strided stages of residual blocks; one token per cell of the last map, layer-normed, plus a learned 2-D position code.
+    """Strided stages of residual blocks; one token per cell of the last map, layer-normed, plus a 2-D position code (learned from a sine start).
 
     The image's median colour is subtracted first: the table then is zero, and pictures are what is left (measured to matter when
     training from scratch on little data).
@@ -49,7 +61,7 @@ class ConvEncoder(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.norm = nn.LayerNorm(self.width)
         side = image_size >> len(widths)
-        self.position_ND = nn.Parameter(torch.randn(side * side, self.width) * 0.5)
+        self.position_ND = nn.Parameter(sincos_2d(side, self.width))
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """uint8 (B, 3, H, W) to (B, N, D)."""

@@ -1,0 +1,54 @@
+"""Shared tiny data: packed once a session, small enough for every test."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+torch.set_num_threads(2)
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Two small data sets: robot (24 episodes) and web (40 samples)."""
+    from vla.data.pack import pack
+    from vla.data.sources import TabletopSource, WebSource
+    from vla.sim.scene import SceneConfig
+    from vla.web.questions import WebConfig
+
+    root = tmp_path_factory.mktemp("data")
+    scene = SceneConfig(skills=("pick", "near"), cards=(0, 0), concepts=8)
+    pack(TabletopSource(scene, 24, size=32), root / "robot", shard_size=6, val_fraction=0.25, progress=False)
+    pack(WebSource(WebConfig(concepts=8, web_only=False, size=32), 40), root / "web", shard_size=10, val_fraction=0.25, progress=False)
+    return {"robot": str(root / "robot"), "web": str(root / "web")}
+
+
+TINY_POLICY = {
+    "name": "vla",
+    "vision": {"name": "conv", "widths": [8, 16], "blocks": [0, 1], "image_size": 32},
+    "connector": {"name": "mlp"},
+    "decoder": {
+        "name": "causal",
+        "vocab_size": 800,
+        "config": {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+    },
+    "head": {"name": "token"},
+}
+
+
+@pytest.fixture
+def tiny_run(tiny_data: dict[str, str], tmp_path: Path) -> dict[str, object]:
+    """A complete run configuration as plain data."""
+    return {
+        "policy": TINY_POLICY,
+        "data": {"datasets": tiny_data, "mixture": {"robot": 0.5, "web": 0.5}, "shuffle": 60},
+        "run": str(tmp_path / "run"),
+        "train": {"steps": 6, "batch_size": 4, "log_every": 1, "val_every": 3, "save_every": 1, "val_windows": 8, "threads": 2, "accelerator": "cpu"},
+        "optim": {"warmup": 2},
+    }

@@ -1,0 +1,135 @@
+"""What a run needs beside the loop: exact resume, and figures a person can watch."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from vla.schema import Batch
+
+
+class StreamPosition(lightning.Callback):
+    """Counts the batches a run has used; the data module saves the count and continues with the very next batch."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        trainer.datamodule.batches += 1
+
+
+class RngState(lightning.Callback):
+    """Random states of torch, numpy and Python travel with the checkpoint (as tensors and ints: no pickle)."""
+
+    def state_dict(self) -> dict[str, Any]:
+        version, words, gauss = random.getstate()
+        kind, keys, position, has_gauss, cached = np.random.get_state()
+        return {
+            "torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "python": [version, list(words), gauss],
+            "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        }  # fmt: skip
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._loaded = state_dict
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        state = getattr(self, "_loaded", None)
+        if state is None:
+            return
+        torch.set_rng_state(state["torch"].cpu())
+        if state["cuda"]:
+            torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+        version, words, gauss = state["python"]
+        random.setstate((version, tuple(words), gauss))
+        kind, keys, position, has_gauss, cached = state["numpy"]
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+
+
+class Interrupted(lightning.Callback):
+    """Ctrl-C saves where the run is."""
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        if isinstance(exception, KeyboardInterrupt) and trainer.checkpoint_callback is not None and trainer.global_step > 0:
+            trainer.save_checkpoint(f"{trainer.checkpoint_callback.dirpath}/last.ckpt")
+
+
+def measure_peak_flops(device: torch.device, seconds: float = 0.3) -> float:
+    """FLOP/s of a 1024 x 1024 float32 matrix product on this device: the "100 %" of the reported utilisation."""
+    a = torch.randn(1024, 1024, device=device)
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        a @ a
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        count += 1
+    return count * 2 * 1024**3 / (time.perf_counter() - start)
+
+
+class Monitor(lightning.Callback):
+    """Logs means since the last log, image rows a second, realised mixture and model FLOP utilisation; shows a bar with rate and ETA.
+
+    Model FLOPs are counted once by ``torch.utils.flop_counter`` on the first batch and scaled by the rows of later ones; the peak is a
+    measured float32 matrix product, so the utilisation is a ratio to the same machine in the same run.
+    """
+
+    def __init__(self, every: int, progress: bool) -> None:
+        self.every, self.progress = every, progress
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        from torch.utils.flop_counter import FlopCounterMode
+
+        self.peak = measure_peak_flops(pl_module.device)
+        self.flops_per_row = 0.0
+        self.counter = FlopCounterMode(display=False)
+        self.rows, self.since, self.seconds = 0, time.perf_counter(), 0.0
+        columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+        self.bar = Progress(*columns, disable=not self.progress)
+        self.bar.start()
+        self.job = self.bar.add_task("train", total=trainer.max_steps, completed=trainer.global_step, note="")
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:
+        if not self.flops_per_row:
+            self.counter.__enter__()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if not self.flops_per_row:
+            self.counter.__exit__(None, None, None)
+            self.flops_per_row = self.counter.get_total_flops() / batch.size
+            self.rows, self.since = 0, time.perf_counter()
+            self.bar.update(self.job, completed=trainer.global_step)
+            return
+        self.rows += batch.size
+        step = trainer.global_step
+        if step % self.every == 0:
+            seconds = time.perf_counter() - self.since
+            figures = pl_module.pop_metrics("train")
+            rate = self.rows / seconds
+            figures |= {"images_per_second": rate, "flop_utilisation": rate * self.flops_per_row / self.peak}
+            figures |= {"images": float(sum(trainer.datamodule.stream.drawn.values()))}
+            drawn = trainer.datamodule.stream.drawn
+            figures |= {f"mixture/{name}": count / sum(drawn.values()) for name, count in drawn.items()}
+            figures["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+            for logger in trainer.loggers:
+                logger.log_metrics(figures, step)
+                logger.save()
+            note = f"loss {figures.get('train/loss', float('nan')):.3f}  {rate:.0f} images/s"
+            self.bar.update(self.job, note=note)
+            self.rows, self.since = 0, time.perf_counter()
+        self.bar.update(self.job, completed=step)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        figures = pl_module.pop_metrics("val")
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, trainer.global_step)
+            logger.save()
+        self.since, self.rows = time.perf_counter(), 0
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self.bar.stop()
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self.bar.stop()

@@ -1,0 +1,84 @@
+"""The ``vla`` command. Every verb is a thin call; heavy imports happen inside, so ``vla --help`` is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Vision-language-action policies, from shards to rollouts.")
+data_app = typer.Typer(no_args_is_help=True, help="Look after data sets.")
+app.add_typer(data_app, name="data")
+
+Overrides = Annotated[Optional[list[str]], typer.Argument(help="key=value overrides of the configuration, for example train.steps=100")]
+
+
+@app.command()
+def pack(config: Path, out: Path, overrides: Overrides = None) -> None:
+    """Write shards and a manifest: CONFIG names a source. Repeat an interrupted call to continue it."""
+    from vla.data.pack import pack_from_file
+
+    manifest = pack_from_file(config, out, overrides or [])
+    typer.echo(f"{out}: {manifest['samples']} samples, {manifest['steps']} steps, {len(manifest['shards'])} shards")
+
+
+@app.command()
+def train(config: Path, overrides: Overrides = None) -> None:
+    """Train a policy, or continue an interrupted run in the same folder."""
+    from vla.train import train_from_file
+
+    typer.echo(f"policy saved in {train_from_file(str(config), overrides or [])}")
+
+
+@app.command("eval")
+def evaluate(
+    policy: Path,
+    env: Annotated[str, typer.Option(help="any gymnasium id whose observation has images")] = "vla/Tabletop-v0",
+    skill: Annotated[Optional[list[str]], typer.Option(help="tabletop skills; repeat the option; default: those it was trained on")] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="episodes a skill")] = 250,
+    seed: Annotated[int, typer.Option(help="first seed; the same seeds pair policies")] = 1_000_003,
+    out: Annotated[Optional[Path], typer.Option(help="folder for results.json, sheet and animation")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="environments at a time")] = 50,
+    overrides: Overrides = None,
+) -> None:
+    """Success in closed loop with 95 % intervals. Overrides change the environment, for example scene.concepts=20."""
+    from vla.report import evaluate_and_show
+
+    evaluate_and_show(policy, env, skill or [], episodes, seed, out, batch, overrides or [])
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="folder of everything the demo makes")] = Path("runs/demo"),
+    short: Annotated[bool, typer.Option(help="a few minutes: the same steps on less, for tests")] = False,
+) -> None:
+    """From nothing to a robot that obeys: pack, train, evaluate, report. Interrupt and repeat: it continues."""
+    from vla.demo import run_demo
+
+    typer.echo(f"report: {run_demo(out, short)}")
+
+
+@data_app.command()
+def verify(directory: Path) -> None:
+    """Compare every shard with its checksum; exit 1 and name the shard if one is damaged."""
+    from vla.data.manifest import verify as check
+
+    problems = check(directory)
+    for line in problems:
+        typer.echo(line, err=True)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"{directory}: all shards are whole")
+
+
+def main() -> None:
+    """Entry point: known mistakes become one line, not a traceback."""
+    try:
+        app()
+    except KeyboardInterrupt as stop:
+        typer.echo(f"interrupted{': ' + str(stop) if str(stop) else ''}", err=True)
+        raise SystemExit(130) from None
+    except (ValueError, FileNotFoundError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(2) from None

@@ -1,0 +1,63 @@
+"""The data of a run, for Lightning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning
+from torch.utils.data import DataLoader
+
+from vla.data.pipeline import BatchStream, WindowConfig
+from vla.schema import Batch
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """datasets: name -> folder of shards; mixture: name -> sampling weight; shuffle: windows in the buffer; workers: loader processes (on
+    few cores they compete with training: 0)."""
+
+    datasets: dict[str, str]
+    mixture: dict[str, float]
+    window: WindowConfig = field(default_factory=WindowConfig)
+    shuffle: int = 4000
+    workers: int = 0
+
+
+class Streams(lightning.LightningDataModule):
+    """Training and validation streams. ``batches`` (used so far) travels with the checkpoint; a resumed stream starts behind them."""
+
+    def __init__(self, config: DataConfig, batch_size: int, seed: int, val_windows: int) -> None:
+        super().__init__()
+        self.config, self.batch_size, self.seed, self.val_windows = config, batch_size, seed, val_windows
+        self.batches = 0
+        self.stream: BatchStream | None = None
+
+    def _stream(self, train: bool) -> BatchStream:
+        rank = self.trainer.global_rank if self.trainer else 0
+        world = self.trainer.world_size if self.trainer else 1
+        return BatchStream(
+            self.config.datasets, self.config.mixture, self.config.window, self.batch_size, train, self.seed, self.config.shuffle,
+            start=self.batches if train else 0, rank=rank, world=world, limit=None if train else self.val_windows,
+        )  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"batches": self.batches}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint, before the loaders are made."""
+        self.batches = int(state_dict["batches"])
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Endless."""
+        self.stream = self._stream(True)
+        return DataLoader(self.stream, batch_size=None, num_workers=self.config.workers)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Finite, the same windows every time."""
+        return DataLoader(self._stream(False), batch_size=None, num_workers=0)
+
+    def transfer_batch_to_device(self, batch: Batch, device: object, dataloader_idx: int) -> Batch:
+        """Batch is ours, so Lightning cannot move it."""
+        return batch.to(device)  # type: ignore[arg-type]

@@ -1,0 +1,79 @@
+"""Policies on disk: weights, resolved configuration, tokenizer and contract. Loading needs nothing else and never downloads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from vla.config import build
+from vla.contract import Contract
+from vla.data.manifest import DataError, write_json
+from vla.decoders.tokenizer import load_tokenizer
+
+FILES = ("model.safetensors", "policy.yaml", "contract.json", "tokenizer")
+
+
+def save_policy(policy: Any, config: dict[str, Any], directory: str | Path) -> Path:
+    """Write the whole policy under a temporary name, then rename; an old policy there is replaced.
+
+    Args:
+        config: the resolved ``policy:`` section it was built from.
+    """
+    import shutil
+
+    directory = Path(directory)
+    temporary = directory.with_name(directory.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    weights, seen = {}, set()
+    for name, tensor in policy.state_dict().items():
+        if name.startswith("metrics."):
+            continue
+        if tensor.data_ptr() not in seen:  # tied weights are written once
+            seen.add(tensor.data_ptr())
+            weights[name] = tensor.contiguous()
+    save_file(weights, temporary / "model.safetensors")
+    (temporary / "policy.yaml").write_text(yaml.safe_dump(_plain(config), sort_keys=False), encoding="utf-8")
+    write_json(temporary / "contract.json", policy.contract.to_dict())
+    policy.decoder.tokenizer.save_pretrained(temporary / "tokenizer")
+    shutil.rmtree(directory, ignore_errors=True)
+    temporary.replace(directory)
+    return directory
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def load_policy(directory: str | Path, device: str | torch.device = "cpu") -> Any:
+    """Rebuild a saved policy in evaluation mode.
+
+    Raises:
+        DataError: a file is missing or damaged, or the weights do not fit the configuration.
+    """
+    directory = Path(directory)
+    for name in FILES:
+        if not (directory / name).exists():
+            raise DataError(f"{directory / name}: missing; a saved policy has {', '.join(FILES)}: save or copy it again")
+    config = yaml.safe_load((directory / "policy.yaml").read_text(encoding="utf-8"))
+    contract = Contract.from_dict(json.loads((directory / "contract.json").read_text(encoding="utf-8")))
+    tokenizer = load_tokenizer(directory / "tokenizer")
+    policy = build("policy", config, contract=contract, tokenizer=tokenizer, pretrained=False)
+    try:
+        weights = load_file(directory / "model.safetensors")
+    except SafetensorError as error:
+        raise DataError(f"{directory / 'model.safetensors'}: damaged ({error}); copy the policy again") from error
+    missing, unexpected = policy.load_state_dict(weights, strict=False)
+    present = {t.data_ptr() for n, t in policy.state_dict().items() if n in weights}
+    lost = [n for n in missing if policy.state_dict()[n].data_ptr() not in present]
+    if lost or unexpected:
+        raise DataError(f"{directory}: weights do not fit policy.yaml: missing {lost[:3]}, unexpected {list(unexpected)[:3]}")
+    return policy.to(device).eval()

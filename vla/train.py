@@ -1,0 +1,142 @@
+"""The training run, as a numbered list."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import lightning
+import torch
+import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from vla.callbacks import Interrupted, Monitor, RngState, StreamPosition
+from vla.config import ConfigError, Slot, build, load_config
+from vla.contract import Contract, library_versions
+from vla.data.manifest import action_space, load_manifest
+from vla.data.module import DataConfig, Streams
+from vla.decoders.tokenizer import load_tokenizer, train_tokenizer
+from vla.optim import OptimConfig
+from vla.saving import _plain, save_policy
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """steps: optimiser steps; batch_size: image rows a step; log_every, val_every, save_every: steps; val_windows: windows of each data
+    set a validation looks at; threads: CPU threads (0: as torch chooses); precision: Lightning's name, never bf16 on a CPU by default."""
+
+    steps: int = 1000
+    batch_size: int = 16
+    seed: int = 0
+    log_every: int = 50
+    val_every: int = 500
+    save_every: int = 250
+    val_windows: int = 200
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accelerator: str = "auto"
+    devices: int = 1
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run: which policy, on which data, how long. ``run``: folder of its results."""
+
+    policy: Annotated[dict[str, Any], Slot("policy")]
+    data: DataConfig
+    run: str
+    train: TrainConfig = field(default_factory=TrainConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+def make_contract(config: RunConfig) -> tuple[Contract, Counter[str]]:
+    """What the policy will see and command, from the manifests, and the words of the corpus."""
+    manifests = {name: load_manifest(path) for name, path in config.data.datasets.items()}
+    robots = {n: m for n, m in manifests.items() if m["kind"] == "episode"}
+    if not robots:
+        raise ConfigError("data.datasets: no robot episodes among them; a policy needs an action space")
+    spaces = {n: action_space(m) for n, m in robots.items()}
+    first, *others = spaces.values()
+    assert first is not None
+    if any(o != first for o in others):
+        raise ConfigError(f"data.datasets: {', '.join(spaces)} have different action spaces; train them apart")
+    words: Counter[str] = Counter()
+    for manifest in manifests.values():
+        words.update(manifest["words"])
+    main = next(iter(robots.values()))
+    size = int(main["identity"]["source"].get("size", 0))
+    window = config.data.window
+    origin = main["identity"]["source"]
+    contract = Contract(
+        first, window.cameras, (size, size), window.history, window.horizon, main["statistics"], library_versions(), origin
+    )
+    return contract, words
+
+
+def resolved(config: RunConfig) -> dict[str, Any]:
+    """The whole configuration as plain data, for saving."""
+    return _plain({k: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for k, v in vars(config).items()})
+
+
+def train(config: RunConfig, progress: bool = True) -> Path:
+    """Train, or continue an interrupted run in the same folder; returns the folder of the saved policy.
+
+    Raises:
+        ConfigError: the folder holds a run with another configuration.
+    """
+    # 1. the run's folder, and whether it is the same run
+    run = Path(config.run)
+    checkpoint, done = run / "last.ckpt", run / "policy"
+    saved, now = run / "config.yaml", yaml.safe_dump(resolved(config), sort_keys=False)
+    if saved.is_file() and saved.read_text(encoding="utf-8") != now:
+        raise ConfigError(f"{saved}: this folder holds a run with another configuration; choose another run= or delete it")
+    if done.is_dir():
+        return done
+    run.mkdir(parents=True, exist_ok=True)
+    saved.write_text(now, encoding="utf-8")
+    # 2. reproducibility and the machine
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    lightning.seed_everything(config.train.seed, verbose=False)
+    # 3. data, contract, tokenizer
+    contract, words = make_contract(config)
+    tokenizer = _tokenizer(config, words, run)
+    # 4. policy
+    policy = build("policy", config.policy, contract=contract, tokenizer=tokenizer, optim=config.optim, steps=config.train.steps)
+    # 5. loop
+    streams = Streams(config.data, config.train.batch_size, config.train.seed, config.train.val_windows)
+    loggers = [TensorBoardLogger(str(run), name="", version="tensorboard"), CSVLogger(str(run), name="", version="csv")]
+    keep = ModelCheckpoint(dirpath=run, filename="last", every_n_train_steps=config.train.save_every, save_top_k=1, enable_version_counter=False)
+    callbacks = [StreamPosition(), RngState(), Monitor(config.train.log_every, progress), Interrupted(), keep]
+    trainer = lightning.Trainer(
+        accelerator=config.train.accelerator, devices=config.train.devices, precision=config.train.precision,
+        max_steps=config.train.steps, max_epochs=-1, val_check_interval=min(config.train.val_every, config.train.steps),
+        check_val_every_n_epoch=None, num_sanity_val_steps=0, gradient_clip_val=config.optim.clip, logger=loggers, callbacks=callbacks,
+        log_every_n_steps=config.train.log_every, enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(policy, datamodule=streams, ckpt_path=str(checkpoint) if checkpoint.is_file() else None, weights_only=True)
+    if trainer.global_step < config.train.steps:
+        raise KeyboardInterrupt(f"stopped at step {trainer.global_step} of {config.train.steps}; the same command continues")
+    # 6. the policy, whole
+    return save_policy(policy, config.policy, done)
+
+
+def _tokenizer(config: RunConfig, words: Counter[str], run: Path) -> Any:
+    """The pretrained decoder's tokenizer, or one trained on the corpus and kept with the run."""
+    decoder = config.policy["decoder"]
+    if decoder.get("model"):
+        return load_tokenizer(decoder["model"])
+    folder = run / "tokenizer"
+    if not folder.is_dir():
+        temporary = run / "tokenizer.tmp"
+        train_tokenizer(words, decoder.get("vocab_size", 2048)).save_pretrained(temporary)
+        temporary.replace(folder)
+    return load_tokenizer(folder)
+
+
+def train_from_file(path: str, overrides: list[str], progress: bool = True) -> Path:
+    """``vla train``: read, validate, train."""
+    return train(load_config(path, overrides, RunConfig), progress)
