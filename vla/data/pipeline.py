@@ -32,14 +32,15 @@ class WindowConfig:
     cameras: tuple[str, ...] = ("top",)
     history: int = 1
     horizon: int = 1
-    segments: int = 4
+    segments: int = 6
 
 
 def _untarred(directory: Path, urls: Iterator[dict[str, str]]) -> Iterator[dict[str, Any]]:
     """Samples of shards, with the shard's name in every error."""
     for url in urls:
         try:
-            yield from wds.tarfile_samples([url])
+            with Path(url["url"]).open("rb") as stream:
+                yield from wds.tariterators.group_by_keys(wds.tariterators.tar_file_expander([{**url, "stream": stream}]))
         except (tarfile.TarError, OSError, ValueError, EOFError) as error:
             raise DataError(f"{url['url']}: damaged shard ({error}); run `vla data verify {directory}` and copy it again") from error
 

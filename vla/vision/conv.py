@@ -10,18 +10,23 @@ from torch import nn
 from vla.config import register
 
 
+class _ConvNorm(nn.Sequential):
+    """3x3 convolution, group norm, ReLU."""
+
+    def __init__(self, inside: int, outside: int, stride: int = 1) -> None:
+        conv = nn.Conv2d(inside, outside, 3, stride=stride, padding=1, bias=False)
+        super().__init__(conv, nn.GroupNorm(8, outside), nn.ReLU())
+
+
 class _Block(nn.Module):
-    """Pre-norm residual 3x3 block."""
+    """Residual pair of 3x3 convolutions."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(8, width)
-        self.a = nn.Conv2d(width, width, 3, padding=1)
-        self.b = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.b.weight)
+        self.a, self.b = _ConvNorm(width, width), nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.b(torch.relu(self.a(torch.relu(self.norm(x)))))
+        return x + self.b(self.a(x))
 
 
 def sincos_2d(side: int, width: int) -> torch.Tensor:
@@ -46,7 +51,7 @@ class ConvEncoder(nn.Module):
         blocks: residual blocks a stage. image_size: px, square.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (32, 64, 128), blocks: tuple[int, ...] = (0, 1, 1), image_size: int = 64) -> None:
+    def __init__(self, widths: tuple[int, ...] = (32, 64, 128), blocks: tuple[int, ...] = (0, 0, 0), image_size: int = 64) -> None:
         super().__init__()
         if len(widths) != len(blocks):
             raise ValueError(f"vision: widths {list(widths)} and blocks {list(blocks)} must have the same length")
@@ -56,7 +61,7 @@ class ConvEncoder(nn.Module):
         stages: list[nn.Module] = []
         channels = 3
         for width, count in zip(widths, blocks, strict=True):
-            stages += [nn.Conv2d(channels, width, 3, stride=2, padding=1)] + [_Block(width) for _ in range(count)]
+            stages += [_ConvNorm(channels, width, 2)] + [_Block(width) for _ in range(count)]
             channels = width
         self.stages = nn.Sequential(*stages)
         self.norm = nn.LayerNorm(self.width)

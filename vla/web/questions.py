@@ -22,13 +22,12 @@ TESTS = ("name", "where", "what_at", "kind", "count", "list", "fact")
 @dataclass(frozen=True)
 class WebConfig:
     """pictures: inclusive range per scene; singles: share of one-picture scenes; concepts: how many robot concepts are included;
-    web_only: whether the concepts no robot ever sees are included; questions: per scene; facts: of these, words only; size: px."""
+    web_only: whether the concepts no robot ever sees are included; facts: questions in words only a scene; size: px."""
 
     pictures: tuple[int, int] = (1, 4)
-    singles: float = 0.25
+    singles: float = 0.4
     concepts: int = 80
     web_only: bool = True
-    questions: int = 6
     facts: int = 1
     size: int = 64
     styles: tuple[str, ...] = STYLES
@@ -78,9 +77,9 @@ def _compose(config: WebConfig, rng: np.random.Generator) -> tuple[np.ndarray, l
     return np.asarray(canvas.reduce(2)), shown
 
 
-def _ask(test: str, shown: list[_Shown], rng: np.random.Generator) -> QA:
-    """One question of the given test about a scene."""
-    one = shown[int(rng.integers(len(shown)))]
+def _ask(test: str, shown: list[_Shown], rng: np.random.Generator, one: _Shown | None = None) -> QA:
+    """One question of the given test about a scene (about ``one`` of its pictures, or a random one)."""
+    one = one or shown[int(rng.integers(len(shown)))]
     place = f"{_bin(one.x)} {_bin(one.y)}"
     if test == "where":
         return QA(f"where is the {one.concept.name}?", place, test)
@@ -119,14 +118,16 @@ def _fact(config: WebConfig, rng: np.random.Generator) -> QA:
 
 
 def make_web_sample(config: WebConfig, seed: int, index: int) -> WebSample:
-    """One sample, a function of its arguments alone. Half the questions ask where a named thing is (RT-2 needs grounding most)."""
+    """One sample, a function of its arguments alone. Every picture is asked for by name and by place: without that a model trained from
+    nothing finds pictures but never learns what they are (measured: 12 % right among twelve after 32,000 images)."""
     rng = np.random.default_rng([seed, index])
     while True:
         image, shown = _compose(config, rng)
         if shown:
             break
-    tests = ["where", "what_at", "kind", "count", "list"] + (["name"] * 2 if len(shown) == 1 else [])
-    qa = [_ask("where" if n % 2 == 0 else tests[int(rng.integers(len(tests)))], shown, rng) for n in range(config.questions - config.facts)]
+    qa = [_ask(test, shown, rng, one) for one in shown for test in ("where", "name" if len(shown) == 1 else "what_at")]
+    others = ("kind", "count", "list", "what_at")
+    qa += [_ask(others[int(rng.integers(len(others)))], shown, rng) for _ in range(2)]
     qa += [_fact(config, rng) for _ in range(config.facts)]
     unique = {q.question: q for q in qa}
     return WebSample(f"{index:07d}", encode_jpeg(image), list(unique.values()))

@@ -1,0 +1,92 @@
+"""Typos anywhere are one clear error; every shipped YAML is valid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vla.config import ConfigError, build, check, configs_dir, load_config, presets, registered
+from vla.data.pack import PackConfig
+from vla.train import RunConfig
+
+RUNS = sorted(p for p in configs_dir().glob("*.yaml"))
+PACKS = sorted((configs_dir() / "pack").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda p: p.stem)
+def test_every_run_yaml_is_valid(path: Path) -> None:
+    config = load_config(path, [], RunConfig)
+    assert config.policy["name"] in registered("policy")
+
+
+@pytest.mark.parametrize("path", PACKS, ids=lambda p: p.stem)
+def test_every_pack_yaml_builds_its_source(path: Path) -> None:
+    source = build("source", load_config(path, [], PackConfig).source)
+    assert len(source) > 0 and source[0].key
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.stepz=5", r"train\.stepz: unknown key; did you mean 'steps'\?.*Choices: .*batch_size"),
+        ("train.steps=many", r"train\.steps: expected int, got 'many'"),
+        ("policy.vision=conv_tinny", r"policy\.vision: no preset 'conv_tinny'.*did you mean 'conv_tiny'"),
+        ("policy.head={name: tokn}", r"policy\.head\.name: no head component 'tokn'; did you mean 'token'"),
+        ("policy.head={name: token, binz: 9}", r"policy\.head\.binz: unknown key; did you mean 'bins'"),
+        ("policy.head={name: token, assign: integer}", r"policy\.head\.assign: 'integer' is not allowed; did you mean 'integers'"),
+        ("policy.contract=1", r"policy\.contract: unknown key"),
+        ("optim.betas=[0.9]", r"optim\.betas: expected 2 values"),
+        ("data.window.cameras=top", r"data\.window\.cameras: expected a list"),
+        ("datta.shuffle=1", r"datta: unknown key; did you mean 'data'"),
+        ("nonsense", r"override 'nonsense': expected key=value"),
+        ("train.precision=bf16", r"train\.precision: 'bf16' is not allowed"),
+    ],
+)
+def test_typos_are_named_with_the_nearest_valid_name(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(configs_dir() / "demo_token.yaml", [override], RunConfig)
+
+
+def test_missing_file_and_missing_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'demo_token'"):
+        load_config(configs_dir() / "demo_tokn.yaml", [], RunConfig)
+    (tmp_path / "a.yaml").write_text("run: x\n")
+    with pytest.raises(ConfigError, match="policy: required, but missing"):
+        load_config(tmp_path / "a.yaml", [], RunConfig)
+    (tmp_path / "b.yaml").write_text("run: [x\n")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_config(tmp_path / "b.yaml", [], RunConfig)
+
+
+def test_bases_merge_in_order_and_circles_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("x: {a: 1, b: 2}\ny: 1\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\nx: {b: 3}\n")
+    assert load_config(tmp_path / "b.yaml", ["y=5"]) == {"x": {"a": 1, "b": 3}, "y": 5}
+    (tmp_path / "c.yaml").write_text("base: c.yaml\n")
+    with pytest.raises(ConfigError, match="round in a circle"):
+        load_config(tmp_path / "c.yaml")
+
+
+def test_another_component_replaces_the_whole_slot(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("head: {name: token, bins: 9}\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\nhead: {name: regression, loss: mse}\n")
+    assert load_config(tmp_path / "b.yaml") == {"head": {"name": "regression", "loss": "mse"}}
+
+
+@pytest.mark.parametrize("slot", ["vision", "connector", "decoder", "head"])
+def test_every_preset_is_valid(slot: str) -> None:
+    from typing import Annotated, Any
+
+    from vla.config import Slot
+
+    assert presets(slot)
+    for name in presets(slot):
+        assert check(name, Annotated[dict[str, Any], Slot(slot)], slot)["name"] in registered(slot)
+
+
+def test_yaml_is_read_without_executing_tags(tmp_path: Path) -> None:
+    path = tmp_path / "evil.yaml"
+    path.write_text("x: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(ConfigError):
+        load_config(path)
