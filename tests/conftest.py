@@ -25,7 +25,13 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     root = tmp_path_factory.mktemp("data")
     scene = SceneConfig(skills=("pick", "near"), cards=(0, 0), concepts=8)
     pack(TabletopSource(scene, 24, size=32), root / "robot", shard_size=6, val_fraction=0.25, progress=False)
-    pack(WebSource(WebConfig(concepts=8, web_only=False, size=32), 40), root / "web", shard_size=10, val_fraction=0.25, progress=False)
+    pack(
+        WebSource(WebConfig(concepts=8, web_only=False, size=32), 40),
+        root / "web",
+        shard_size=10,
+        val_fraction=0.25,
+        progress=False,
+    )
     return {"robot": str(root / "robot"), "web": str(root / "web")}
 
 
@@ -36,7 +42,16 @@ TINY_POLICY = {
     "decoder": {
         "name": "causal",
         "vocab_size": 800,
-        "config": {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+        "config": {
+            "model_type": "gpt2",
+            "n_embd": 32,
+            "n_layer": 2,
+            "n_head": 2,
+            "n_positions": 256,
+            "resid_pdrop": 0.0,
+            "embd_pdrop": 0.0,
+            "attn_pdrop": 0.0,
+        },
     },
     "head": {"name": "token"},
 }
@@ -49,6 +64,15 @@ def tiny_run(tiny_data: dict[str, str], tmp_path: Path) -> dict[str, object]:
         "policy": TINY_POLICY,
         "data": {"datasets": tiny_data, "mixture": {"robot": 0.5, "web": 0.5}, "shuffle": 60},
         "run": str(tmp_path / "run"),
-        "train": {"steps": 6, "batch_size": 4, "log_every": 1, "val_every": 3, "save_every": 1, "val_windows": 8, "threads": 2, "accelerator": "cpu"},
+        "train": {
+            "steps": 6,
+            "batch_size": 4,
+            "log_every": 1,
+            "val_every": 3,
+            "save_every": 1,
+            "val_windows": 8,
+            "threads": 2,
+            "accelerator": "cpu",
+        },
         "optim": {"warmup": 2},
     }

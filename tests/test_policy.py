@@ -27,10 +27,26 @@ from vla.saving import save_policy
 from vla.schema import ActionSpace, Batch
 from vla.sim.layouts import LAYOUTS
 
-WORDS = Counter("pick up the red apple banana where is what kind of thing fruit".split() * 50)
+WORDS = Counter(["pick", "up", "the", "red", "apple", "banana", "where", "is", "what", "kind", "of", "thing", "fruit"] * 50)
 DECODERS = {
-    "gpt2": {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
-    "llama": {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "num_key_value_heads": 1},
+    "gpt2": {
+        "model_type": "gpt2",
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 2,
+        "n_positions": 256,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+    },
+    "llama": {
+        "model_type": "llama",
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "num_key_value_heads": 1,
+    },
 }
 VISION = {
     "conv": {"name": "conv", "widths": [8, 16], "blocks": [1, 1], "image_size": 32},
@@ -39,7 +55,9 @@ VISION = {
 HEADS: dict[str, dict[str, Any]] = {"token": {"name": "token"}, "regression": {"name": "regression"}}
 
 
-def make_policy(decoder: str = "gpt2", vision: str = "conv", head: dict[str, Any] | None = None, horizon: int = 1, seed: int = 0) -> VLAPolicy:
+def make_policy(
+    decoder: str = "gpt2", vision: str = "conv", head: dict[str, Any] | None = None, horizon: int = 1, seed: int = 0
+) -> VLAPolicy:
     torch.manual_seed(seed)
     config = policy_config(decoder, vision, head)
     contract = Contract(LAYOUTS["rt2"], ("top",), (32, 32), horizon=horizon)
@@ -73,13 +91,19 @@ def test_every_combination_learns_acts_and_reloads(decoder: str, vision: str, he
     batch = robot_batch()
     policy.train()
     policy.losses(batch)["robot"].loss_M.mean().backward()
-    silent = [n for n, p in policy.named_parameters() if p.requires_grad and p.grad is None and "wte" not in n and "embed_tokens" not in n]
+    silent = [
+        n for n, p in policy.named_parameters() if p.requires_grad and p.grad is None and "wte" not in n and "embed_tokens" not in n
+    ]
     assert not silent
     assert all(torch.isfinite(p.grad).all() for p in policy.parameters() if p.grad is not None)
     policy.eval()
     actions = policy.act(batch.images_BVTCHW, ["pick the banana"] * 3)
     space = LAYOUTS["rt2"]
-    assert actions.shape == (3, 1, 8) and (actions >= np.array(space.low) - 1e-6).all() and (actions <= np.array(space.high) + 1e-6).all()
+    assert (
+        actions.shape == (3, 1, 8)
+        and (actions >= np.array(space.low) - 1e-6).all()
+        and (actions <= np.array(space.high) + 1e-6).all()
+    )
     save_policy(policy, policy_config(decoder, vision, HEADS[head]), tmp_path / "p")
     again = VLAPolicy.load(tmp_path / "p")
     assert np.array_equal(again.act(batch.images_BVTCHW, ["pick the banana"] * 3), actions)
@@ -95,7 +119,10 @@ def test_packed_equals_one_by_one(decoder: str) -> None:
     targets = [encode(tok, " 1 2 3"), encode(tok, " 200 7"), encode(tok, " 9")]
     owner = torch.tensor([0, 1, 0])
     packed = text_loss(policy.decoder, prefix, owner, prompts, targets)
-    single = [text_loss(policy.decoder, prefix[o : o + 1], torch.tensor([0]), [p], [t]).loss_M for o, p, t in zip(owner, prompts, targets, strict=True)]
+    single = [
+        text_loss(policy.decoder, prefix[o : o + 1], torch.tensor([0]), [p], [t]).loss_M
+        for o, p, t in zip(owner, prompts, targets, strict=True)
+    ]
     assert torch.allclose(packed.loss_M, torch.cat(single), atol=1e-5)
 
 
@@ -173,7 +200,9 @@ def test_normaliser_modes_and_dead_dims() -> None:
     stats = {"q01": [-0.1, 0.5, 0.2], "q99": [0.3, 0.5, 0.9], "min": [-0.1, 0.5, 0.2], "max": [0.3, 0.5, 0.9]}
     n = Normaliser(space, stats, "quantiles")
     low, high = n(torch.tensor([-0.1, 0.5, 0.0])), n(torch.tensor([0.3, 0.5, 1.0]))
-    assert torch.allclose(low, torch.tensor([-1.0, 0.0, -1.0]), atol=1e-6) and torch.allclose(high, torch.tensor([1.0, 0.0, 1.0]), atol=1e-6)
+    assert torch.allclose(low, torch.tensor([-1.0, 0.0, -1.0]), atol=1e-6) and torch.allclose(
+        high, torch.tensor([1.0, 0.0, 1.0]), atol=1e-6
+    )
     assert torch.allclose(n.inverse(n(torch.tensor([0.2, 0.5, 1.0]))), torch.tensor([0.2, 0.5, 1.0]), atol=1e-6)
     with pytest.raises(ValueError, match="needs action statistics"):
         Normaliser(space, None, "quantiles")
@@ -187,7 +216,7 @@ def test_integers_are_single_tokens_and_extra_tokens_work() -> None:
     assert torch.equal(vocabulary.bins_of(torch.tensor(encode(tok, vocabulary.text(bins)))), bins)
     with pytest.raises(VocabularyError, match="is not an action"):
         vocabulary.bins_of(torch.tensor([encode(tok, " apple")[0]]))
-    with pytest.raises(VocabularyError, match="writes 300 as .* tokens, not one; choose assign: extra"):
+    with pytest.raises(VocabularyError, match=r"writes 300 as .* tokens, not one; choose assign: extra"):
         ActionVocabulary(tok, 301, "integers")
     before = len(tok)
     extra = ActionVocabulary(tok, 301, "extra")

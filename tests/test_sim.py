@@ -111,7 +111,8 @@ def test_carried_and_released_where_it_opens() -> None:
 
 def test_closed_gripper_pushes_and_tiles_push_each_other() -> None:
     world = World(
-        [Item("1F34E", "noto", "tile", 0.0, 0.0, 0.0), Item("1F34C", "noto", "tile", 0.115, 0.0, 0.0)], Gripper(-0.1, 0.0, 0.02, aperture=0.0)
+        [Item("1F34E", "noto", "tile", 0.0, 0.0, 0.0), Item("1F34C", "noto", "tile", 0.115, 0.0, 0.0)],
+        Gripper(-0.1, 0.0, 0.02, aperture=0.0),
     )
     for _ in range(3):
         world.step(Command(dx=0.05, close=1.0))
@@ -187,7 +188,11 @@ def test_rt1_base_mode_moves_the_arm_with_the_base() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"cameras": ("front",)}, "unknown camera.*top, wrist"), ({"layout": "rt3"}, "rt2 or rt1"), ({"scene": {"skills": ("fly",)}}, "choose from pick")],
+    [
+        ({"cameras": ("front",)}, "unknown camera.*top, wrist"),
+        ({"layout": "rt3"}, "rt2 or rt1"),
+        ({"scene": {"skills": ("fly",)}}, "choose from pick"),
+    ],
 )
 def test_wrong_options_say_what_is_right(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -37,12 +37,14 @@ def test_golden_losses_and_saved_policy(tiny_run: dict[str, Any]) -> None:
     tiny_run["train"] = tiny_run["train"] | {"steps": 10}
     folder = train(check(tiny_run, RunConfig, ""), progress=False)
     run = folder.parent
-    measured = {str(k): float(v) for k, v in losses(run).items()}
-    golden = json.loads(GOLDEN.read_text())
+    measured = {step: float(v) for step, v in losses(run).items()}
+    golden = {int(step): v for step, v in json.loads(GOLDEN.read_text()).items()}
     assert measured == pytest.approx(golden, rel=2e-3), f"measured {json.dumps(measured)}"
     policy = VLAPolicy.load(folder)
     assert policy.contract.cameras == ("top",) and policy.contract.environment["name"] == "tabletop"
-    assert losses(run, "val/loss/robot") and losses(run, "val/loss/web") and losses(run, "train/l1/dx") and losses(run, "mixture/web")
+    assert (
+        losses(run, "val/loss/robot") and losses(run, "val/loss/web") and losses(run, "train/l1/dx") and losses(run, "mixture/web")
+    )
     assert losses(run, "flop_utilisation") and losses(run, "images_per_second")
     assert list((run / "tensorboard").glob("events*"))
     assert train(check(tiny_run, RunConfig, ""), progress=False) == folder  # finished: nothing is done again

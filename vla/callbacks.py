@@ -26,7 +26,7 @@ class RngState(lightning.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         version, words, gauss = random.getstate()
-        kind, keys, position, has_gauss, cached = np.random.get_state()
+        kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002  libraries still draw from it
         return {
             "torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "python": [version, list(words), gauss],
@@ -46,7 +46,7 @@ class RngState(lightning.Callback):
         version, words, gauss = state["python"]
         random.setstate((version, tuple(words), gauss))
         kind, keys, position, has_gauss, cached = state["numpy"]
-        np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
 
 
 class Interrupted(lightning.Callback):
@@ -86,7 +86,15 @@ class Monitor(lightning.Callback):
         self.flops_per_row = 0.0
         self.counter = FlopCounterMode(display=False)
         self.rows, self.since, self.seconds = 0, time.perf_counter(), 0.0
-        columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+        columns = (
+            TextColumn("train"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         self.bar = Progress(*columns, disable=not self.progress)
         self.bar.start()
         self.job = self.bar.add_task("train", total=trainer.max_steps, completed=trainer.global_step, note="")

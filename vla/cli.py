@@ -7,11 +7,18 @@ from typing import Annotated, Optional
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Vision-language-action policies, from shards to rollouts.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Vision-language-action policies, from shards to rollouts.",
+)
 data_app = typer.Typer(no_args_is_help=True, help="Look after data sets.")
 app.add_typer(data_app, name="data")
 
-Overrides = Annotated[Optional[list[str]], typer.Argument(help="key=value overrides of the configuration, for example train.steps=100")]
+Overrides = Annotated[
+    Optional[list[str]], typer.Argument(help="key=value overrides of the configuration, for example train.steps=100")
+]
 
 
 @app.command()
@@ -35,7 +42,9 @@ def train(config: Path, overrides: Overrides = None) -> None:
 def evaluate(
     policy: Path,
     env: Annotated[str, typer.Option(help="any gymnasium id whose observation has images")] = "vla/Tabletop-v0",
-    skill: Annotated[Optional[list[str]], typer.Option(help="tabletop skills; repeat the option; default: those it was trained on")] = None,
+    skill: Annotated[
+        Optional[list[str]], typer.Option(help="tabletop skills; repeat the option; default: those it was trained on")
+    ] = None,
     episodes: Annotated[int, typer.Option(min=1, help="episodes a skill")] = 250,
     seed: Annotated[int, typer.Option(help="first seed; the same seeds pair policies")] = 1_000_003,
     out: Annotated[Optional[Path], typer.Option(help="folder for results.json, sheet and animation")] = None,

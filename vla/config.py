@@ -7,14 +7,11 @@ A slot's value is a mapping with ``name:``, or the name of a preset, a file ``co
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import inspect
-import pkgutil
 import types
 import typing
 from collections.abc import Callable, Iterable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union
 
@@ -22,63 +19,10 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vla.registry import ConfigError, Slot, configs_dir, nearest, presets, register, registered
+
 _T = TypeVar("_T")
-_REGISTRY: dict[str, dict[str, type]] = {}
-# where each slot's components live; packages are imported whole, and only when the slot is first asked for
-_HOMES = {
-    "policy": ["vla.policy"], "vision": ["vla.vision"], "connector": ["vla.connectors"], "decoder": ["vla.decoders"],
-    "head": ["vla.heads"], "source": ["vla.data.sources"],
-}  # fmt: skip
-
-
-class ConfigError(ValueError):
-    """A mistake in a configuration; the message has the path of the key, what is wrong, the nearest valid name and the choices."""
-
-
-@dataclass(frozen=True)
-class Slot:
-    """Marks a constructor parameter as a slot: ``vision: Annotated[dict, Slot("vision")]``."""
-
-    name: str
-
-
-def register(slot: str, name: str) -> Callable[[type[_T]], type[_T]]:
-    """Class decorator: make a component available to YAML as ``{name: ...}`` in ``slot``."""
-
-    def add(cls: type[_T]) -> type[_T]:
-        if slot not in _HOMES:
-            raise ConfigError(f"unknown slot {slot!r}{_nearest(slot, _HOMES)}")
-        _REGISTRY.setdefault(slot, {})[name] = cls
-        return cls
-
-    return add
-
-
-def registered(slot: str) -> dict[str, type]:
-    """Every component of a slot, by name."""
-    for home in _HOMES[slot]:
-        module = importlib.import_module(home)
-        for info in pkgutil.iter_modules(getattr(module, "__path__", [])):
-            importlib.import_module(f"{home}.{info.name}")
-    return dict(sorted(_REGISTRY.get(slot, {}).items()))
-
-
-def configs_dir() -> Path:
-    """The shipped ``configs/``: inside an installed package, or beside it in a checkout."""
-    inside = Path(__file__).parent / "configs"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
-
-
-def presets(slot: str) -> dict[str, Path]:
-    """Preset files of a slot, by name."""
-    return {p.stem: p for p in sorted((configs_dir() / slot).glob("*.yaml"))}
-
-
-def _nearest(word: str, choices: Iterable[str]) -> str:
-    choices = sorted(choices)
-    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else "."
-    return f"{hint} Choices: {', '.join(choices) if choices else 'none'}"
+__all__ = ["ConfigError", "Slot", "build", "check", "configs_dir", "load_config", "presets", "read_yaml", "register", "registered"]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -88,11 +32,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _load(path: Path, seen: tuple[Path, ...]) -> Any:
     if not path.is_file():
-        raise ConfigError(f"{path}: no such configuration{_nearest(path.stem, (p.stem for p in path.parent.glob('*.yaml')))}")
+        raise ConfigError(f"{path}: no such configuration{nearest(path.stem, (p.stem for p in path.parent.glob('*.yaml')))}")
     if path.resolve() in seen:
         raise ConfigError(f"{path}: base: goes round in a circle")
     try:
-        own = OmegaConf.load(path)
+        own: Any = OmegaConf.load(path)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not OmegaConf.is_dict(own):
@@ -105,13 +49,12 @@ def _load(path: Path, seen: tuple[Path, ...]) -> Any:
 
 def merge_slots(under: Any, over: Any) -> Any:
     """OmegaConf merge, except that a slot whose ``name`` changes, or that names a preset, replaces the whole slot."""
-    for key, value in list(over.items_ex(resolve=False)) if hasattr(over, "items_ex") else list(over.items()):
-        if key in under and OmegaConf.is_dict(under[key]):
-            if OmegaConf.is_dict(value):
-                renamed = "name" in value and value.get("name") != under[key].get("name")
-                under[key] = value if renamed else merge_slots(under[key], value)
-                continue
-        under[key] = value
+    for key, value in list(over.items_ex(resolve=False)):
+        if key in under and OmegaConf.is_dict(under[key]) and OmegaConf.is_dict(value):
+            renamed = "name" in value and value.get("name") != under[key].get("name")
+            under[key] = value if renamed else merge_slots(under[key], value)
+        else:
+            under[key] = value
     return under
 
 
@@ -134,9 +77,13 @@ def load_config(path: str | Path, overrides: Iterable[str] = (), schema: type[_T
     return check(data, schema, "") if schema else data
 
 
+def _constructor(cls: type) -> Callable[..., Any]:
+    return vars(cls)["__init__"]
+
+
 def _signature(cls: type) -> dict[str, tuple[Any, Any]]:
     """User-settable parameters: name -> (annotation, default or inspect.Parameter.empty)."""
-    hints = typing.get_type_hints(cls if is_dataclass(cls) else cls.__init__, include_extras=True)
+    hints = typing.get_type_hints(cls if is_dataclass(cls) else _constructor(cls), include_extras=True)
     if is_dataclass(cls):
         found = {}
         for f in fields(cls):
@@ -145,7 +92,7 @@ def _signature(cls: type) -> dict[str, tuple[Any, Any]]:
                 default = f.default_factory()
             found[f.name] = (hints[f.name], inspect.Parameter.empty if default is MISSING else default)
         return found
-    parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
+    parameters = inspect.signature(_constructor(cls)).parameters.values()
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD,)
     return {p.name: (hints.get(p.name, Any), p.default) for p in parameters if p.kind in kinds and p.name != "self"}
 
@@ -161,7 +108,7 @@ def _check_mapping(value: Any, cls: type, path: str) -> dict[str, Any]:
     known = _signature(cls)
     for key in value:
         if key not in known:
-            raise ConfigError(f"{_join(path, str(key))}: unknown key{_nearest(str(key), known)}")
+            raise ConfigError(f"{_join(path, str(key))}: unknown key{nearest(str(key), known)}")
     result = {}
     for key, (annotation, default) in known.items():
         if key in value:
@@ -177,13 +124,13 @@ def check_slot(value: Any, slot: str, path: str) -> dict[str, Any]:
     if isinstance(value, str):
         available = presets(slot)
         if value not in available:
-            raise ConfigError(f"{path}: no preset {value!r} under configs/{slot}/{_nearest(value, available)}")
+            raise ConfigError(f"{path}: no preset {value!r} under configs/{slot}/{nearest(value, available)}")
         value = read_yaml(available[value])
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: expected a mapping with name: or the name of a preset, got {value!r}")
     name = value.get("name")
     if name not in components:
-        raise ConfigError(f"{_join(path, 'name')}: no {slot} component {name!r}{_nearest(str(name), components)}")
+        raise ConfigError(f"{_join(path, 'name')}: no {slot} component {name!r}{nearest(str(name), components)}")
     arguments = {k: v for k, v in value.items() if k != "name"}
     return {"name": name, **_check_mapping(arguments, components[name], path)}
 
@@ -217,7 +164,7 @@ def check(value: Any, annotation: Any, path: str) -> Any:
             raise error if isinstance(error, ConfigError) else ConfigError(f"{path or 'top level'}: {error}") from error
     if origin is typing.Literal:
         if value not in args:
-            raise ConfigError(f"{path}: {value!r} is not allowed{_nearest(str(value), map(str, args))}")
+            raise ConfigError(f"{path}: {value!r} is not allowed{nearest(str(value), map(str, args))}")
         return value
     if origin in (tuple, list):
         if not isinstance(value, list | tuple):
@@ -247,5 +194,5 @@ def build(slot: str, value: Any, path: str = "", **wired: Any) -> Any:
     """
     checked = check_slot(value, slot, path or slot)
     cls = registered(slot)[checked.pop("name")]
-    accepted = {p.name for p in inspect.signature(cls.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    accepted = {p.name for p in inspect.signature(_constructor(cls)).parameters.values() if p.kind is p.KEYWORD_ONLY}
     return cls(**checked, **{k: v for k, v in wired.items() if k in accepted})

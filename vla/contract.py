@@ -28,7 +28,11 @@ class Contract:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self) | {"action_space": self.action_space.to_dict(), "cameras": list(self.cameras), "image_size": list(self.image_size)}
+        return asdict(self) | {
+            "action_space": self.action_space.to_dict(),
+            "cameras": list(self.cameras),
+            "image_size": list(self.image_size),
+        }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Contract:

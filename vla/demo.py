@@ -23,7 +23,8 @@ SHORT_TRAIN = ["train.steps=60", "train.val_every=30", "train.log_every=10", "tr
 
 
 def run_demo(out: Path, short: bool = False) -> Path:
-    """Pack, train the token policy and the regression baseline, evaluate both and an untrained one, write ``report.html``.
+    """Pack, pretrain on the web, train the token policy and the regression baseline from there, evaluate both and an untrained one,
+    write ``report.html``.
 
     Every step leaves a file behind, so a repeated call continues where an interrupted one stopped.
     """
@@ -34,8 +35,10 @@ def run_demo(out: Path, short: bool = False) -> Path:
         pack_from_file(configs / "pack" / f"demo_{name}.yaml", out / "data" / name, SHORT_PACK[name] if short else [])
     # 2. policies
     policies: dict[str, Path] = {}
-    for name in ("token", "regression"):
+    for name in ("web", "token", "regression"):
         places = [f"run={out / name}", *(f"data.datasets.{d}={out / 'data' / d}" for d in ("robot", "web"))]
+        if name != "web":
+            places.append(f"init={policies['web']}")
         config = load_config(configs / f"demo_{name}.yaml", [*places, *(SHORT_TRAIN if short else [])], RunConfig)
         policies[name] = train(config)
         if name == "token":
@@ -82,7 +85,9 @@ def action_example(directory: Path) -> str:
     options, _ = default_environment(policy.contract)
     env: Any = gym.make("vla/Tabletop-v0", disable_env_checker=True, **options)
     observation, _ = env.reset(seed=1)
-    unit = policy.head.predict(policy.decoder, policy.prefix(to_images([observation], policy.contract.cameras)), [observation["instruction"]])
+    unit = policy.head.predict(
+        policy.decoder, policy.prefix(to_images([observation], policy.contract.cameras)), [observation["instruction"]]
+    )
     action = PolicyActor(policy)([0], [observation])[0]
     space = policy.contract.action_space
     units = "  ".join(f"{n} {v:+.3f} {u}" for n, v, u in zip(space.names, action, space.units, strict=True))
@@ -94,15 +99,25 @@ def action_example(directory: Path) -> str:
 def _page(out: Path, rows: list[dict[str, str]], token: Path, films: list[Any], results: list[Result], minutes: float) -> Path:
     sheet_path = out / "rollouts.png"
     contact_sheet(films, results).save(sheet_path)
-    curves = plot_curves({"token": out / "token", "regression": out / "regression"}, out / "curves.png")
+    runs = {"web only": out / "web", "token": out / "token", "regression": out / "regression"}
+    curves = plot_curves(runs, out / "curves.png")
     intro = [
-        "A vision-language-action policy, trained from nothing on expert demonstrations and web-like pictures with questions. "
+        "A vision-language-action policy, trained from nothing: first on web-like pictures with questions, then on these and expert demonstrations together. "
         "It sees 64 px images and reads an instruction; it answers with eight numbers written as text. Chance of the right tile is 1 in 4.",
         f"This call took {minutes:.1f} minutes (an interrupted demo continues, so earlier calls may have done a share).",
     ]
     sections = [
-        section("What the policy writes", "Prompt and answer for one picture, and the same answer in robot units.", pre=action_example(token)),
-        section("Rollouts, moving", "Eight evaluation episodes of the token policy; a green frame means success.", animation(films, results), "webp"),
+        section(
+            "What the policy writes",
+            "Prompt and answer for one picture, and the same answer in robot units.",
+            pre=action_example(token),
+        ),
+        section(
+            "Rollouts, moving",
+            "Eight evaluation episodes of the token policy; a green frame means success.",
+            animation(films, results),
+            "webp",
+        ),
         section("Rollouts, frame by frame", "Time runs to the right.", sheet_path.read_bytes()),
         section("Learning curves", "Thin: training batches. Thick: held-out shards.", curves),
     ]

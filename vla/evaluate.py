@@ -76,7 +76,7 @@ class PolicyActor:
         images = to_images(observations, self.contract.cameras)
         for row, slot in enumerate(slots):
             past = self.frames.setdefault(slot, [images[row]] * self.contract.history)
-            self.frames[slot] = (past + [images[row]])[-self.contract.history :]
+            self.frames[slot] = [*past, images[row]][-self.contract.history :]
         empty = [r for r, s in enumerate(slots) if not self.queues.get(s)]
         if empty:
             stacked = torch.stack([torch.cat(self.frames[slots[r]], 1) for r in empty])
@@ -171,5 +171,7 @@ def evaluate(
     seeds = [seed + k for k in range(episodes) for _ in wanted]
     results, films = rollouts(PolicyActor(policy), make, seeds, wanted * episodes, batch, film, progress)
     if out is not None:
-        write_json(Path(out), {"env": env_id, "options": env, "summary": summary(results), "episodes": [asdict(r) for r in results]})
+        write_json(
+            Path(out), {"env": env_id, "options": env, "summary": summary(results), "episodes": [asdict(r) for r in results]}
+        )
     return results, films

@@ -16,14 +16,18 @@ _LINE = 16  # px a caption
 
 
 def _scaled(frame: np.ndarray, side: int) -> Image.Image:
-    return Image.fromarray(frame).resize((side, side), Image.Resampling.NEAREST if frame.shape[0] * 2 <= side else Image.Resampling.BICUBIC)
+    return Image.fromarray(frame).resize(
+        (side, side), Image.Resampling.NEAREST if frame.shape[0] * 2 <= side else Image.Resampling.BICUBIC
+    )
 
 
 def _caption(result: Result) -> str:
     return f"{result.instruction}: {'done' if result.success else 'wrong object' if result.failed else 'not done'} in {result.steps} steps"
 
 
-def contact_sheet(films: Sequence[Sequence[np.ndarray]], results: Sequence[Result], columns: int = 9, side: int = 112) -> Image.Image:
+def contact_sheet(
+    films: Sequence[Sequence[np.ndarray]], results: Sequence[Result], columns: int = 9, side: int = 112
+) -> Image.Image:
     """One row an episode: evenly spaced frames under the instruction, green when it succeeded."""
     row = side + _LINE + 6
     sheet = Image.new("RGB", (columns * (side + 2), len(films) * row), "white")

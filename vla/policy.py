@@ -65,13 +65,13 @@ class VLAPolicy(lightning.LightningModule):
     def losses(self, batch: Batch) -> dict[str, Any]:
         """Robot loss by the head and web loss by plain next-token prediction; either may be absent."""
         out: dict[str, Any] = {}
-        if batch.instructions:
+        if batch.images_BVTCHW is not None:
             unit_KHA = self.normaliser(batch.actions_KHA)
             out["robot"] = self.head.loss(self.decoder, self.prefix(batch.images_BVTCHW), batch, unit_KHA)
-        if batch.questions:
+        if batch.web_images_BCHW is not None and batch.web_owner_K is not None:
             tok = self.decoder.tokenizer
             prompts = [encode(tok, PROMPT.format(question=q)) for q in batch.questions]
-            answers = [encode(tok, f" {a}") + [tok.eos_token_id] for a in batch.answers]
+            answers = [[*encode(tok, f" {a}"), tok.eos_token_id] for a in batch.answers]
             prefix = self.prefix(batch.web_images_BCHW[:, None, None])
             out["web"] = text_loss(self.decoder, prefix, batch.web_owner_K, prompts, answers, batch.web_sees_K)
         return out
@@ -107,6 +107,7 @@ class VLAPolicy(lightning.LightningModule):
         total = torch.zeros((), device=self.device)
         robot_rows = 0 if batch.images_BVTCHW is None else len(batch.images_BVTCHW)
         if "robot" in losses:
+            assert batch.owner_K is not None and batch.mask_KH is not None and batch.actions_KHA is not None
             out = losses["robot"]
             total = total + out.loss_M.mean()
             self._by_source(stage, out.loss_M, batch.owner_K[out.segment_M], batch.sources[:robot_rows])
@@ -117,6 +118,7 @@ class VLAPolicy(lightning.LightningModule):
                 self._track(f"{stage}/l1/{name}", column)
         if "web" in losses:
             web: TextLoss = losses["web"]
+            assert batch.web_owner_K is not None
             total = total + self.web_weight * web.loss_M.mean()
             self._by_source(stage, web.loss_M, batch.web_owner_K[web.text_M], batch.sources[robot_rows:])
             self._track(f"{stage}/web_token_accuracy", web.right_M.float())

@@ -46,7 +46,12 @@ def default_environment(contract: Any) -> tuple[dict[str, Any], list[str]]:
     source = contract.environment
     if source.get("name") != "tabletop":
         return {}, []
-    options = {"scene": dict(source["scene"]), "cameras": list(contract.cameras), "size": source["size"], "layout": source["layout"]}
+    options = {
+        "scene": dict(source["scene"]),
+        "cameras": list(contract.cameras),
+        "size": source["size"],
+        "layout": source["layout"],
+    }
     return options, list(source["scene"]["skills"])
 
 
@@ -141,9 +146,15 @@ def section(title: str, text: str, image: bytes | None = None, kind: str = "png"
     return {"title": title, "text": text, "pre": pre, "kind": kind, "image": base64.b64encode(image).decode() if image else ""}
 
 
-def write_html(path: Path, title: str, intro: Sequence[str], rows: Sequence[Mapping[str, str]], sections: Sequence[Mapping[str, str]]) -> Path:
+def write_html(
+    path: Path, title: str, intro: Sequence[str], rows: Sequence[Mapping[str, str]], sections: Sequence[Mapping[str, str]]
+) -> Path:
     """One file without any outside reference, written whole or not at all."""
-    page = Environment(autoescape=True).from_string(_PAGE).render(title=html.unescape(title), intro=intro, rows=rows, sections=sections)
+    page = (
+        Environment(autoescape=True)
+        .from_string(_PAGE)
+        .render(title=html.unescape(title), intro=intro, rows=rows, sections=sections)
+    )
     temporary = path.with_suffix(".tmp")
     temporary.write_text(page, encoding="utf-8")
     return temporary.replace(path)

@@ -39,7 +39,7 @@ def save_policy(policy: Any, config: dict[str, Any], directory: str | Path) -> P
             seen.add(tensor.data_ptr())
             weights[name] = tensor.contiguous()
     save_file(weights, temporary / "model.safetensors")
-    (temporary / "policy.yaml").write_text(yaml.safe_dump(_plain(config), sort_keys=False), encoding="utf-8")
+    (temporary / "policy.yaml").write_text(yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
     write_json(temporary / "contract.json", policy.contract.to_dict())
     policy.decoder.tokenizer.save_pretrained(temporary / "tokenizer")
     shutil.rmtree(directory, ignore_errors=True)
@@ -47,10 +47,11 @@ def save_policy(policy: Any, config: dict[str, Any], directory: str | Path) -> P
     return directory
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Tuples to lists, all the way down, for YAML."""
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+        return {k: plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def load_policy(directory: str | Path, device: str | torch.device = "cpu") -> Any:
@@ -67,13 +68,31 @@ def load_policy(directory: str | Path, device: str | torch.device = "cpu") -> An
     contract = Contract.from_dict(json.loads((directory / "contract.json").read_text(encoding="utf-8")))
     tokenizer = load_tokenizer(directory / "tokenizer")
     policy = build("policy", config, contract=contract, tokenizer=tokenizer, pretrained=False)
-    try:
-        weights = load_file(directory / "model.safetensors")
-    except SafetensorError as error:
-        raise DataError(f"{directory / 'model.safetensors'}: damaged ({error}); copy the policy again") from error
+    weights = _read_weights(directory)
     missing, unexpected = policy.load_state_dict(weights, strict=False)
     present = {t.data_ptr() for n, t in policy.state_dict().items() if n in weights}
     lost = [n for n in missing if policy.state_dict()[n].data_ptr() not in present]
     if lost or unexpected:
         raise DataError(f"{directory}: weights do not fit policy.yaml: missing {lost[:3]}, unexpected {list(unexpected)[:3]}")
     return policy.to(device).eval()
+
+
+def _read_weights(directory: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(directory / "model.safetensors")
+    except (SafetensorError, FileNotFoundError) as error:
+        raise DataError(f"{directory / 'model.safetensors'}: missing or damaged ({error}); save or copy the policy again") from error
+
+
+def start_from(policy: Any, directory: str | Path) -> None:
+    """Copy a saved policy's vision, connector and decoder into a fresh one; the action head keeps its own start.
+
+    Raises:
+        DataError: the two do not have the same vision, connector and decoder.
+    """
+    weights = {n: t for n, t in _read_weights(Path(directory)).items() if not n.startswith("head.")}
+    own = {n: t.shape for n, t in policy.state_dict().items()}
+    wrong = [n for n, t in weights.items() if own.get(n) != t.shape]
+    if wrong:
+        raise DataError(f"{directory}: {wrong[0]} does not fit this policy; vision, connector and decoder must be the same as there")
+    policy.load_state_dict(weights, strict=False)

@@ -20,7 +20,7 @@ from vla.data.manifest import action_space, load_manifest
 from vla.data.module import DataConfig, Streams
 from vla.decoders.tokenizer import load_tokenizer, train_tokenizer
 from vla.optim import OptimConfig
-from vla.saving import _plain, save_policy
+from vla.saving import plain, save_policy, start_from
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,13 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One training run: which policy, on which data, how long. ``run``: folder of its results."""
+    """One training run: which policy, on which data, how long. ``run``: folder of its results; ``init``: a saved policy whose weights it
+    starts from (a web-pretrained one, say; the action head may differ)."""
 
     policy: Annotated[dict[str, Any], Slot("policy")]
     data: DataConfig
     run: str
+    init: str | None = None
     train: TrainConfig = field(default_factory=TrainConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
 
@@ -78,7 +80,7 @@ def make_contract(config: RunConfig) -> tuple[Contract, Counter[str]]:
 
 def resolved(config: RunConfig) -> dict[str, Any]:
     """The whole configuration as plain data, for saving."""
-    return _plain({k: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for k, v in vars(config).items()})
+    return plain({k: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for k, v in vars(config).items()})
 
 
 def train(config: RunConfig, progress: bool = True) -> Path:
@@ -106,10 +108,14 @@ def train(config: RunConfig, progress: bool = True) -> Path:
     tokenizer = _tokenizer(config, words, run)
     # 4. policy
     policy = build("policy", config.policy, contract=contract, tokenizer=tokenizer, optim=config.optim, steps=config.train.steps)
+    if config.init and not checkpoint.is_file():
+        start_from(policy, config.init)
     # 5. loop
     streams = Streams(config.data, config.train.batch_size, config.train.seed, config.train.val_windows)
     loggers = [TensorBoardLogger(str(run), name="", version="tensorboard"), CSVLogger(str(run), name="", version="csv")]
-    keep = ModelCheckpoint(dirpath=run, filename="last", every_n_train_steps=config.train.save_every, save_top_k=1, enable_version_counter=False)
+    keep = ModelCheckpoint(
+        dirpath=run, filename="last", every_n_train_steps=config.train.save_every, save_top_k=1, enable_version_counter=False
+    )
     callbacks = [StreamPosition(), RngState(), Monitor(config.train.log_every, progress), Interrupted(), keep]
     trainer = lightning.Trainer(
         accelerator=config.train.accelerator, devices=config.train.devices, precision=config.train.precision,
@@ -127,6 +133,8 @@ def train(config: RunConfig, progress: bool = True) -> Path:
 def _tokenizer(config: RunConfig, words: Counter[str], run: Path) -> Any:
     """The pretrained decoder's tokenizer, or one trained on the corpus and kept with the run."""
     decoder = config.policy["decoder"]
+    if config.init:
+        return load_tokenizer(Path(config.init) / "tokenizer")
     if decoder.get("model"):
         return load_tokenizer(decoder["model"])
     folder = run / "tokenizer"

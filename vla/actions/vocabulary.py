@@ -37,10 +37,12 @@ class ActionVocabulary:
                     )
                 ids.append(pieces[0])
         if len(set(ids)) != bins:
-            raise VocabularyError(f"head.assign={assign}: only {len(set(ids))} distinct ids for {bins} bins; choose another assignment")
+            raise VocabularyError(
+                f"head.assign={assign}: only {len(set(ids))} distinct ids for {bins} bins; choose another assignment"
+            )
         self.ids = torch.tensor(ids)
         self._bin_of = {i: b for b, i in enumerate(ids)}
-        sample = list(range(0, bins, max(1, bins // 7))) + [bins - 1]
+        sample = [*range(0, bins, max(1, bins // 7)), bins - 1]
         text = self.text(torch.tensor(sample))
         if assign == "integers" and self.bins_of(torch.tensor(tokenizer.encode(text, add_special_tokens=False))).tolist() != sample:
             raise VocabularyError(f"head.assign=integers: {text!r} does not tokenise back to itself; choose assign: extra")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -10,9 +12,7 @@ from vla.config import register
 
 @register("connector", "mlp")
 class MLPConnector(nn.Module):
-    """``layers`` linear maps with GELU between (1: a plain linear map; 2: LLaVA-1.5). Widths are wired.
-
-    """
+    """``layers`` linear maps with GELU between (1: a plain linear map; 2: LLaVA-1.5). Widths are wired."""
 
     def __init__(self, layers: int = 1, *, in_width: int, out_width: int) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class MLPConnector(nn.Module):
             raise ValueError(f"connector.layers={layers}: at least 1")
         sizes = [in_width] + [out_width] * layers
         parts: list[nn.Module] = []
-        for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+        for a, b in pairwise(sizes):
             parts += [nn.Linear(a, b), nn.GELU()]
         self.net = nn.Sequential(*parts[:-1])
 

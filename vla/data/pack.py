@@ -68,9 +68,15 @@ def _write_shard(source: Source, first: int, last: int, path: Path, advance: Any
             else:
                 writer.write(web_to_sample(item))
             advance(1)
-    row = {"name": path.name, "samples": last - first, "steps": steps, "bytes": temporary.stat().st_size, "sha256": sha256(temporary)}
+    row = {
+        "name": path.name,
+        "samples": last - first,
+        "steps": steps,
+        "bytes": temporary.stat().st_size,
+        "sha256": sha256(temporary),
+    }
     part = path.parent / ".parts" / path.stem
-    arrays = {"actions": np.concatenate(actions)} if actions else {}
+    arrays: dict[str, Any] = {"actions": np.concatenate(actions)} if actions else {}
     arrays |= {"state": np.concatenate(states)} if states else {}
     with part.with_suffix(".npz.tmp").open("wb") as file:
         np.savez(file, **arrays)
@@ -80,7 +86,9 @@ def _write_shard(source: Source, first: int, last: int, path: Path, advance: Any
     return row
 
 
-def pack(source: Source, out: str | Path, shard_size: int = 200, val_fraction: float = 0.05, progress: bool = True) -> dict[str, Any]:
+def pack(
+    source: Source, out: str | Path, shard_size: int = 200, val_fraction: float = 0.05, progress: bool = True
+) -> dict[str, Any]:
     """Write every sample of ``source`` under ``out``; finished shards are kept when an interrupted call is repeated.
 
     Args:
@@ -128,7 +136,10 @@ def pack(source: Source, out: str | Path, shard_size: int = 200, val_fraction: f
 
 def _merge(source: Source, out: Path, names: list[str], identity: dict[str, Any], val_fraction: float) -> dict[str, Any]:
     """The manifest from the shards' parts."""
-    rows, words, cameras, pools = [], Counter(), set(), {}
+    rows: list[dict[str, Any]] = []
+    words: Counter[str] = Counter()
+    cameras: set[str] = set()
+    pools: dict[str, list[np.ndarray]] = {}
     for name in names:
         part = json.loads((out / ".parts" / f"{name}.json").read_text(encoding="utf-8"))
         rows.append(part["row"])

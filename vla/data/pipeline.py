@@ -42,7 +42,9 @@ def _untarred(directory: Path, urls: Iterator[dict[str, str]]) -> Iterator[dict[
             with Path(url["url"]).open("rb") as stream:
                 yield from wds.tariterators.group_by_keys(wds.tariterators.tar_file_expander([{**url, "stream": stream}]))
         except (tarfile.TarError, OSError, ValueError, EOFError) as error:
-            raise DataError(f"{url['url']}: damaged shard ({error}); run `vla data verify {directory}` and copy it again") from error
+            raise DataError(
+                f"{url['url']}: damaged shard ({error}); run `vla data verify {directory}` and copy it again"
+            ) from error
 
 
 def _windows(samples: Iterator[dict[str, Any]], config: WindowConfig) -> Iterator[dict[str, Any]]:

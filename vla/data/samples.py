@@ -31,7 +31,9 @@ def check_episode(episode: Episode, action_dim: int) -> None:
     if steps == 0:
         raise BadSample(f"{where}: no steps; drop it from the source")
     if episode.actions.ndim != 2 or episode.actions.shape[1] != action_dim:
-        raise BadSample(f"{where}: actions have shape {episode.actions.shape}, expected ({steps}, {action_dim}); check the action fields")
+        raise BadSample(
+            f"{where}: actions have shape {episode.actions.shape}, expected ({steps}, {action_dim}); check the action fields"
+        )
     for name in ("actions", "state", "rewards"):
         values = getattr(episode, name)
         if values is not None and not np.isfinite(values).all():
@@ -56,8 +58,13 @@ def episode_to_sample(episode: Episode) -> dict[str, Any]:
         "alternative_actions": episode.alternative_actions, "alternative_mask": episode.alternative_mask,
     }  # fmt: skip
     buffer = io.BytesIO()
-    np.savez(buffer, actions=episode.actions, **{k: v for k, v in optional.items() if v is not None})
-    sample: dict[str, Any] = {"__key__": episode.key, "json": json.dumps(meta, ensure_ascii=False).encode(), "steps.npz": buffer.getvalue()}
+    arrays: dict[str, Any] = {k: v for k, v in optional.items() if v is not None}
+    np.savez(buffer, actions=episode.actions, **arrays)
+    sample: dict[str, Any] = {
+        "__key__": episode.key,
+        "json": json.dumps(meta, ensure_ascii=False).encode(),
+        "steps.npz": buffer.getvalue(),
+    }
     return sample | {f"{c}.mjpeg": b"".join(frames) for c, frames in episode.images.items()}
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-
 # All image tokens share position 0 and every text starts at 1: where a token lies in the picture is told by the encoder's 2-D code, and
 # attention from text to picture then depends on content alone.
 TEXT_START = 1

@@ -51,7 +51,12 @@ def text_loss(
 
 @torch.no_grad()
 def generate(
-    decoder: Any, prefix_BND: torch.Tensor, prompts: list[list[int]], steps: int, legal: torch.Tensor | None = None, cached: bool = True
+    decoder: Any,
+    prefix_BND: torch.Tensor,
+    prompts: list[list[int]],
+    steps: int,
+    legal: torch.Tensor | None = None,
+    cached: bool = True,
 ) -> torch.Tensor:
     """Greedy decoding of ``steps`` tokens behind one prompt a row.
 

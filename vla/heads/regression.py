@@ -38,7 +38,9 @@ class RegressionHead(nn.Module):
         embeds = decoder.embed(packed.ids_BS).to(prefix_BND.dtype)
         lengths = torch.tensor([len(p) for p in prompts], device=owner_K.device)
         column_KH = (packed.starts_K + lengths)[:, None] + torch.arange(self.horizon, device=owner_K.device)
-        embeds = embeds.index_put((owner_K[:, None].expand_as(column_KH), column_KH), self.query_HD.to(embeds.dtype).expand(len(prompts), -1, -1))
+        embeds = embeds.index_put(
+            (owner_K[:, None].expand_as(column_KH), column_KH), self.query_HD.to(embeds.dtype).expand(len(prompts), -1, -1)
+        )
         hidden = decoder(torch.cat([prefix_BND, embeds], 1), packed.mask_B1LL, packed.positions_BL)[:, prefix:]
         return torch.tanh(self.out(hidden[owner_K[:, None], column_KH])) * 1.05
 

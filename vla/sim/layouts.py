@@ -16,9 +16,7 @@ _ARM_LOW = (*(-h for h in _ARM_HIGH[:6]), 0.0)
 
 LAYOUTS = {
     # RT-2, arXiv 2307.15818 section 3.2: terminate, position, rotation, gripper extension
-    "rt2": ActionSpace(
-        ("terminate", *ARM), ("flag", *_ARM_UNITS), (0.0, *_ARM_LOW), (1.0, *_ARM_HIGH), ("terminate", "gripper")
-    ),
+    "rt2": ActionSpace(("terminate", *ARM), ("flag", *_ARM_UNITS), (0.0, *_ARM_LOW), (1.0, *_ARM_HIGH), ("terminate", "gripper")),
     # RT-1, arXiv 2212.06817 section 4: arm and gripper, base, mode (0 arm, 1 base, 2 terminate)
     "rt1": ActionSpace(
         (*ARM, "base_dx", "base_dy", "base_dyaw", "mode"),
@@ -30,15 +28,19 @@ LAYOUTS = {
 }
 
 
+def _command(arm: np.ndarray, close: float, terminate: bool) -> Command:
+    dx, dy, dz, droll, dpitch, dyaw = (float(v) for v in arm)
+    return Command(dx, dy, dz, droll, dpitch, dyaw, float(close), terminate)
+
+
 def to_command(layout: str, action: np.ndarray) -> Command:
     """Robot action (A,) in its layout to the canonical command. In RT-1's base mode the base carries the arm."""
     if layout == "rt2":
-        return Command(*(float(v) for v in action[1:7]), close=float(action[7]), terminate=bool(action[0] >= 0.5))
+        return _command(action[1:7], action[7], bool(action[0] >= 0.5))
     mode = round(float(action[10]))
     if mode == 1:
         return Command(float(action[7]), float(action[8]), dyaw=float(action[9]), close=float(action[6]))
-    arm = [float(v) for v in action[:6]] if mode == 0 else [0.0] * 6
-    return Command(*arm, close=float(action[6]), terminate=mode == 2)
+    return _command(action[:6] if mode == 0 else np.zeros(6), action[6], mode == 2)
 
 
 def to_action(layout: str, command: Command) -> np.ndarray:

@@ -81,5 +81,9 @@ def record_episode(
         robot="tabletop",
         fps=LAYOUTS[layout].rate_hz,
         source="expert",
-        info={"skill": tasks[0].skill, "concepts": sorted({i.concept for i in world.items}), "art": [f"{i.concept}:{i.style}" for i in world.items]},
+        info={
+            "skill": tasks[0].skill,
+            "concepts": sorted({i.concept for i in world.items}),
+            "art": [f"{i.concept}:{i.style}" for i in world.items],
+        },
     )

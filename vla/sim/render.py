@@ -65,13 +65,17 @@ def _plate(concept: str, style: str, kind: str, px: int) -> Image.Image:
     image = Image.new("RGBA", (big, big))
     draw = ImageDraw.Draw(image)
     if kind == "tile":
-        draw.rounded_rectangle((0, 0, big - 1, big - 1), big // 6, fill=(255, 255, 252, 255), outline=(120, 112, 100, 255), width=max(1, big // 20))
-        share = 0.84
+        draw.rounded_rectangle(
+            (0, 0, big - 1, big - 1), big // 6, fill=(255, 255, 252, 255), outline=(120, 112, 100, 255), width=max(1, big // 20)
+        )
+        share = 0.9
     else:
         draw.rectangle((0, 0, big - 1, big - 1), fill=(214, 226, 255, 255), outline=(70, 110, 220, 255), width=max(2, big // 12))
-        share = 0.72
+        share = 0.8
     side = round(big * share)
-    art = Image.fromarray(picture(concept, style)).resize((side, side), Image.Resampling.BOX if side < 72 else Image.Resampling.BICUBIC)
+    art = Image.fromarray(picture(concept, style)).resize(
+        (side, side), Image.Resampling.BOX if side < 72 else Image.Resampling.BICUBIC
+    )
     image.alpha_composite(art, ((big - side) // 2, (big - side) // 2))
     return image.reduce(2)
 
@@ -135,9 +139,7 @@ def _draw(items: list[Item], g: Gripper, look: Look, px: int) -> Image.Image:
             _paste(canvas, shadow, cx + drop, cy + drop)
         _paste(canvas, plate, cx, cy)
     height = min(12, max(0, round(g.z * 100)))
-    sprite, shadow = _gripper_sprite(
-        round(per_m), round(g.aperture * 4), height, round(g.yaw / _ANGLE_STEP), g.held is not None
-    )
+    sprite, shadow = _gripper_sprite(round(per_m), round(g.aperture * 4), height, round(g.yaw / _ANGLE_STEP), g.held is not None)
     cx, cy = at(g.x, g.y)
     drop = 0.35 * g.z * per_m
     if height:

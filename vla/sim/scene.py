@@ -12,8 +12,8 @@ from vla.sim.world import HOVER_Z, Gripper, Item, World
 from vla.web.knowledge import robot_concepts, splits
 from vla.web.pictures import STYLES
 
-_SPREAD = 0.20  # m, tile centres lie within this of the table's centre
-_SEPARATION = 0.145  # m between centres
+_SPREAD = 0.205  # m, tile centres lie within this of the table's centre
+_SEPARATION = 0.16  # m between centres
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import numpy as np
 from vla.sim.world import LIFTED_Z, World
 from vla.web.knowledge import concepts
 
-NEAR = 0.185  # m between centres; tiles are 0.11 m wide
+NEAR = 0.205  # m between centres; tiles are 0.13 m wide
 PUSHED = 0.07  # m along the asked direction
 PUSH_DRIFT = 0.06  # m sideways
-ON_CARD = 0.05  # m between centres
+ON_CARD = 0.055  # m between centres
 EDGE = 0.10  # m from the centre line: beyond it is "left", "top" …
 CENTRE = 0.08  # m around the centre
 
@@ -111,7 +111,7 @@ def goal_xy(task: Task, world: World) -> tuple[float, float]:
         distance = math.hypot(dx, dy)
         if distance < 1e-6:
             dx, dy, distance = 0.0, -1.0, 1.0
-        return other.x + 0.145 * dx / distance, other.y + 0.145 * dy / distance
+        return other.x + 0.165 * dx / distance, other.y + 0.165 * dy / distance
     if task.skill == "place":
         side_x, side_y = PLACES[task.where]
         return item.x if side_x is None else side_x * PLACE_XY, item.y if side_y is None else side_y * PLACE_XY
@@ -125,9 +125,7 @@ def goal_xy(task: Task, world: World) -> tuple[float, float]:
 
 def _clear(world: World, x: float, y: float, ignore: int, radius: float) -> bool:
     """No tile but ``ignore`` within ``radius`` m of a point."""
-    return all(
-        math.hypot(i.x - x, i.y - y) >= radius for n, i in enumerate(world.items) if i.kind == "tile" and n != ignore
-    )
+    return all(math.hypot(i.x - x, i.y - y) >= radius for n, i in enumerate(world.items) if i.kind == "tile" and n != ignore)
 
 
 def feasible(task: Task, world: World) -> bool:
@@ -139,16 +137,16 @@ def feasible(task: Task, world: World) -> bool:
         return False
     if task.skill == "near":
         other = world.items[task.other]
-        return math.hypot(item.x - other.x, item.y - other.y) > 0.24 and _clear(world, gx, gy, task.target, 0.13)
+        return math.hypot(item.x - other.x, item.y - other.y) > 0.26 and _clear(world, gx, gy, task.target, 0.15)
     if task.skill == "place":
         near_border = in_place(item.x, item.y, task.where, margin=-0.03)
-        return not near_border and _clear(world, gx, gy, task.target, 0.13)
+        return not near_border and _clear(world, gx, gy, task.target, 0.15)
     if task.skill == "push":
         ux, uy = DIRECTIONS[task.where]
-        back = item.x - 0.10 * ux, item.y - 0.10 * uy
-        lane = all(_clear(world, item.x + s * ux, item.y + s * uy, task.target, 0.13) for s in (0.05, 0.10, 0.14))
-        return max(map(abs, back)) <= 0.26 and _clear(world, *back, task.target, 0.11) and lane
-    return task.skill == "pick" or _clear(world, gx, gy, task.target, 0.13)
+        back = item.x - 0.11 * ux, item.y - 0.11 * uy
+        lane = all(_clear(world, item.x + s * ux, item.y + s * uy, task.target, 0.15) for s in (0.05, 0.10, 0.14))
+        return max(map(abs, back)) <= 0.26 and _clear(world, *back, task.target, 0.12) and lane
+    return task.skill == "pick" or _clear(world, gx, gy, task.target, 0.15)
 
 
 def candidates(world: World, skills: tuple[str, ...]) -> list[Task]:

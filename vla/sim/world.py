@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 import pymunk
 
 HALF_TABLE = 0.27  # m, tiles and gripper stay inside
-TILE_SIDE = 0.11  # m
-CARD_SIDE = 0.13  # m
+TILE_SIDE = 0.13  # m
+CARD_SIDE = 0.15  # m
 FINGER_RADIUS = 0.02  # m, the closed gripper as a disc
 HOVER_Z = 0.10  # m, the gripper's ceiling
 LOW_Z = 0.03  # m, at or below this the gripper touches tiles
-GRASP_RADIUS = 0.045  # m, centre of gripper to centre of tile
+GRASP_RADIUS = 0.05  # m, centre of gripper to centre of tile
 LIFTED_Z = 0.08  # m
 TILT_LIMIT = 0.5  # rad
 _SUBSTEPS = 8

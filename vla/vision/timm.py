@@ -37,7 +37,7 @@ class TimmEncoder(nn.Module):
         # transformers are created whole; convolutional networks as feature pyramids
         self.is_map = "patch" not in model
         if self.is_map:
-            self.net = timm.create_model(model, pretrained=load, features_only=True, **extra)
+            self.net: Any = timm.create_model(model, pretrained=load, features_only=True, **extra)
             self.layer = layer % len(self.net.feature_info.channels())
             self.width = int(self.net.feature_info.channels()[self.layer])
             side = -(-image_size // int(self.net.feature_info.reduction()[self.layer]))
@@ -48,6 +48,9 @@ class TimmEncoder(nn.Module):
             self.width = int(self.net.num_features)
         data = timm.data.resolve_model_data_config(self.net)
         self.register_buffer("mean_C", torch.tensor(data["mean"])[:, None, None], persistent=False)
+        self.mean_C: torch.Tensor
+        self.std_C: torch.Tensor
+        self.position_ND: torch.Tensor
         self.register_buffer("std_C", torch.tensor(data["std"])[:, None, None], persistent=False)
         if frozen:
             self.net.requires_grad_(False)

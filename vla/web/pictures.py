@@ -71,7 +71,7 @@ def picture(key: str, style: str) -> np.ndarray:
         path = _openmoji_file(key)
         assert path is not None
         svg = path.read_text(encoding="utf-8")
-        image = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=144, height=144))))
+        image: Image.Image = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=144, height=144))))
     else:
         image = Image.open(_png_files(style)[_without_selector(key)])
     image = image.convert("RGBA")
