@@ -69,7 +69,12 @@ def test_files_are_small_and_the_loss_is_near() -> None:
         for path in (REPOSITORY / folder).rglob("*.py"):
             assert len(path.read_text().splitlines()) <= 250, path
     # vla train -> train_from_file -> train -> (Lightning) training_step -> losses: at most four hops of ours
-    hops = [("cli.py", "train_from_file("), ("train.py", "return train("), ("train.py", "trainer.fit(policy"), ("policy.py", "losses = self.losses(batch)")]
+    hops = [
+        ("cli.py", "train_from_file("),
+        ("train.py", "return train("),
+        ("train.py", "trainer.fit(policy"),
+        ("policy.py", "losses = self.losses(batch)"),
+    ]
     for name, call in hops:
         assert call in (REPOSITORY / "vla" / name).read_text()
 
@@ -79,7 +84,11 @@ def test_short_demo_learns_and_continues(tmp_path: Path) -> None:
     done = vla("demo", "--short", "--out", str(tmp_path), timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/") == 3 and "Q: what action should the robot take to" in page and "http" not in page.split("</style>")[1]
+    assert (
+        page.count("data:image/") == 3
+        and "Q: what action should the robot take to" in page
+        and "http" not in page.split("</style>")[1]
+    )
     start = time.perf_counter()
     assert vla("demo", "--short", "--out", str(tmp_path), timeout=300).returncode == 0
     assert time.perf_counter() - start < 90

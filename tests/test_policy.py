@@ -10,12 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY_POLICY
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from vla.actions.bins import UniformBins
-from vla.actions.normalise import Normaliser
-from vla.actions.vocabulary import ActionVocabulary, VocabularyError
 from vla.config import build, registered
 from vla.contract import Contract
 from vla.data.manifest import DataError
@@ -24,7 +19,7 @@ from vla.decoders.text import encode, generate, robot_prompt, text_loss
 from vla.decoders.tokenizer import train_tokenizer
 from vla.policy import VLAPolicy
 from vla.saving import save_policy
-from vla.schema import ActionSpace, Batch
+from vla.schema import Batch
 from vla.sim.layouts import LAYOUTS
 
 WORDS = Counter(["pick", "up", "the", "red", "apple", "banana", "where", "is", "what", "kind", "of", "thing", "fruit"] * 50)
@@ -53,6 +48,7 @@ VISION = {
     "timm": {"name": "timm", "model": "vit_tiny_patch16_224", "image_size": 32, "options": {"depth": 1, "patch_size": 8}},
 }
 HEADS: dict[str, dict[str, Any]] = {"token": {"name": "token"}, "regression": {"name": "regression"}}
+PLAN = {"name": "token", "plan": True}
 
 
 def make_policy(
@@ -78,7 +74,7 @@ def robot_batch(rows: int = 3, horizon: int = 1, seed: int = 0) -> Batch:
     actions = low + torch.rand((2 * rows, horizon, 8), generator=g) * (high - low)
     return Batch(
         images_BVTCHW=torch.randint(0, 256, (rows, 1, 1, 3, 32, 32), generator=g, dtype=torch.uint8),
-        instructions=["pick up the red apple", "pick the banana"] * rows, actions_KHA=actions,
+        instructions=["pick up the red apple", "pick the banana"] * rows, plans=[""] * (2 * rows), actions_KHA=actions,
         mask_KH=torch.ones(2 * rows, horizon, dtype=torch.bool), owner_K=owner, sources=["robot"] * rows,
     )  # fmt: skip
 
@@ -185,44 +181,6 @@ def test_greedy_decoding_agrees_with_the_training_loss() -> None:
     assert (np.abs(decoded - batch.actions_KHA[first].numpy()) <= half_bin + 1e-6).all()
 
 
-@given(st.lists(st.floats(-1, 1), min_size=1, max_size=20), st.sampled_from([2, 16, 256]))
-@settings(deadline=None)
-def test_bins_round_trip_within_a_bin_and_keep_the_ends(values: list[float], count: int) -> None:
-    bins, x = UniformBins(count), torch.tensor(values)
-    index = bins.encode(x)
-    assert bool(((bins.decode(index) - x).abs() <= 2.0 / count + 1e-6).all())
-    assert torch.equal(bins.encode(bins.decode(torch.arange(count))), torch.arange(count))
-    assert bins.decode(torch.tensor([0, count - 1])).tolist() == [-1.0, 1.0]
-
-
-def test_normaliser_modes_and_dead_dims() -> None:
-    space = ActionSpace(("x", "still", "grip"), ("m", "m", "1"), (-1.0, -1.0, 0.0), (1.0, 1.0, 1.0), ("grip",))
-    stats = {"q01": [-0.1, 0.5, 0.2], "q99": [0.3, 0.5, 0.9], "min": [-0.1, 0.5, 0.2], "max": [0.3, 0.5, 0.9]}
-    n = Normaliser(space, stats, "quantiles")
-    low, high = n(torch.tensor([-0.1, 0.5, 0.0])), n(torch.tensor([0.3, 0.5, 1.0]))
-    assert torch.allclose(low, torch.tensor([-1.0, 0.0, -1.0]), atol=1e-6) and torch.allclose(
-        high, torch.tensor([1.0, 0.0, 1.0]), atol=1e-6
-    )
-    assert torch.allclose(n.inverse(n(torch.tensor([0.2, 0.5, 1.0]))), torch.tensor([0.2, 0.5, 1.0]), atol=1e-6)
-    with pytest.raises(ValueError, match="needs action statistics"):
-        Normaliser(space, None, "quantiles")
-
-
-def test_integers_are_single_tokens_and_extra_tokens_work() -> None:
-    tok = train_tokenizer(WORDS, 800)
-    vocabulary = ActionVocabulary(tok, 256, "integers")
-    bins = torch.tensor([1, 128, 91, 241, 5, 101, 127, 0])
-    assert vocabulary.text(bins) == " 1 128 91 241 5 101 127 0"
-    assert torch.equal(vocabulary.bins_of(torch.tensor(encode(tok, vocabulary.text(bins)))), bins)
-    with pytest.raises(VocabularyError, match="is not an action"):
-        vocabulary.bins_of(torch.tensor([encode(tok, " apple")[0]]))
-    with pytest.raises(VocabularyError, match=r"writes 300 as .* tokens, not one; choose assign: extra"):
-        ActionVocabulary(tok, 301, "integers")
-    before = len(tok)
-    extra = ActionVocabulary(tok, 301, "extra")
-    assert len(tok) == before + 301 and torch.equal(extra.bins_of(extra.tokens(torch.arange(301))), torch.arange(301))
-
-
 def test_damaged_policies_are_refused(tmp_path: Path) -> None:
     policy = make_policy()
     folder = save_policy(policy, policy_config(), tmp_path / "p")
@@ -240,3 +198,22 @@ def test_free_answers_are_text() -> None:
     policy = make_policy()
     answers = policy.answer(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), ["what kind of thing is the fruit?"] * 2, 5)
     assert len(answers) == 2 and answers[0] == answers[1] and isinstance(answers[0], str)
+
+
+def test_plans_are_learned_written_and_returned() -> None:
+    policy, batch = make_policy(head=PLAN), robot_batch(rows=2)
+    with pytest.raises(ValueError, match=r"head\.plan=true needs a plan for every step"):
+        policy.losses(batch)
+    batch.plans = ["12 200", "97 31"] * 2
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=5e-3)
+    policy.train()
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = policy.losses(batch)["robot"].loss_M.mean()
+        loss.backward()
+        optimizer.step()
+    policy.eval()
+    actions = policy.act(batch.images_BVTCHW, [batch.instructions[0], batch.instructions[3]])
+    assert policy.head.last_plans == ["12 200", "97 31"]
+    assert batch.actions_KHA is not None
+    assert np.abs(actions - batch.actions_KHA[[0, 3]].numpy()).max() <= 1.0 / 128

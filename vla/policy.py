@@ -26,7 +26,7 @@ class VLAPolicy(lightning.LightningModule):
 
     Args:
         vision, connector, decoder, head: slots. normalise: how robot units become [-1, 1], see ``Normaliser``.
-        web_weight: weight of the web loss beside the robot loss. state: whether the decoder also sees the robot's state as a token.
+        robot_weight, web_weight: weights of the two mean losses in the sum.
         contract, tokenizer, optim, steps: wired by training or loading.
     """
 
@@ -38,6 +38,7 @@ class VLAPolicy(lightning.LightningModule):
         head: Annotated[dict[str, Any], Slot("head")],
         normalise: Mode = "bounds",
         web_weight: float = 1.0,
+        robot_weight: float = 1.0,
         *,
         contract: Contract,
         tokenizer: Any = None,
@@ -47,6 +48,7 @@ class VLAPolicy(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.contract, self.optim, self.steps, self.web_weight = contract, optim or OptimConfig(), steps, web_weight
+        self.robot_weight = robot_weight
         self.vision = build("vision", vision, pretrained=pretrained)
         self.decoder = build("decoder", decoder, tokenizer=tokenizer, pretrained=pretrained)
         self.connector = build("connector", connector, in_width=self.vision.width, out_width=self.decoder.width)
@@ -95,7 +97,7 @@ class VLAPolicy(lightning.LightningModule):
     # -- Lightning --------------------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        """Mean robot loss plus weighted mean web loss."""
+        """Weighted sum of the mean robot loss and the mean web loss."""
         return self._step(batch, "train")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -109,7 +111,7 @@ class VLAPolicy(lightning.LightningModule):
         if "robot" in losses:
             assert batch.owner_K is not None and batch.mask_KH is not None and batch.actions_KHA is not None
             out = losses["robot"]
-            total = total + out.loss_M.mean()
+            total = total + self.robot_weight * out.loss_M.mean()
             self._by_source(stage, out.loss_M, batch.owner_K[out.segment_M], batch.sources[:robot_rows])
             if out.right_M is not None:
                 self._track(f"{stage}/action_token_accuracy", out.right_M.float())

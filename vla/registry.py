@@ -63,7 +63,7 @@ def presets(slot: str) -> dict[str, Path]:
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """"; did you mean ...? Choices: ..." for an error message."""
+    """ "; did you mean ...? Choices: ..." for an error message."""
     choices = sorted(choices)
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]!r}?" if close else "."

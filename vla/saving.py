@@ -81,7 +81,9 @@ def _read_weights(directory: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(directory / "model.safetensors")
     except (SafetensorError, FileNotFoundError) as error:
-        raise DataError(f"{directory / 'model.safetensors'}: missing or damaged ({error}); save or copy the policy again") from error
+        raise DataError(
+            f"{directory / 'model.safetensors'}: missing or damaged ({error}); save or copy the policy again"
+        ) from error
 
 
 def start_from(policy: Any, directory: str | Path) -> None:
@@ -94,5 +96,7 @@ def start_from(policy: Any, directory: str | Path) -> None:
     own = {n: t.shape for n, t in policy.state_dict().items()}
     wrong = [n for n, t in weights.items() if own.get(n) != t.shape]
     if wrong:
-        raise DataError(f"{directory}: {wrong[0]} does not fit this policy; vision, connector and decoder must be the same as there")
+        raise DataError(
+            f"{directory}: {wrong[0]} does not fit this policy; vision, connector and decoder must be the same as there"
+        )
     policy.load_state_dict(weights, strict=False)

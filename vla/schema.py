@@ -58,8 +58,9 @@ class Episode:
     """One robot episode.
 
     images: camera -> T encoded JPEGs; actions (T, A) float32 robot units; state (T, P) float32 or None; rewards (T,) float32;
+    plans: T texts, what comes next in words (chain of thought), or none;
     alternatives: further instructions that the expert also labelled; alternative_actions (T, K, A) float32 and
-    alternative_mask (T, K) bool say with what and where.
+    alternative_mask (T, K) bool say with what and where, alternative_plans K x T texts.
     """
 
     key: str
@@ -68,7 +69,9 @@ class Episode:
     actions: np.ndarray
     state: np.ndarray | None = None
     rewards: np.ndarray | None = None
+    plans: list[str] = field(default_factory=list)
     alternatives: list[str] = field(default_factory=list)
+    alternative_plans: list[list[str]] = field(default_factory=list)
     alternative_actions: np.ndarray | None = None
     alternative_mask: np.ndarray | None = None
     robot: str = ""
@@ -101,7 +104,7 @@ class Batch:
     """What every policy gets. It knows nothing of any model: no tokens, no normalised pixels.
 
     Robot part (absent when ``instructions`` is empty): images_BVTCHW uint8; state_BTP float32 or None; segment k has
-    instructions[k], actions_KHA float32 in robot units, mask_KH bool (False past the episode's end) and the row owner_K of its image.
+    instructions[k], plans[k] (may be empty), actions_KHA float32 in robot units, mask_KH bool (False past the episode's end) and the row owner_K of its image.
     Web part (absent when ``questions`` is empty): web_images_BCHW uint8, questions, answers, web_owner_K, web_sees_K bool
     (False: text only, the picture must not be looked at). sources: name of every image row's data set, robot rows first.
     """
@@ -109,6 +112,7 @@ class Batch:
     images_BVTCHW: torch.Tensor | None = None
     state_BTP: torch.Tensor | None = None
     instructions: list[str] = field(default_factory=list)
+    plans: list[str] = field(default_factory=list)
     actions_KHA: torch.Tensor | None = None
     mask_KH: torch.Tensor | None = None
     owner_K: torch.Tensor | None = None
@@ -121,7 +125,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on ``device``."""
-        return replace(self, **{k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)})
+        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        return replace(self, **moved)
 
     @property
     def size(self) -> int:

@@ -75,17 +75,26 @@ def _decode(item: dict[str, Any], config: WindowConfig, rng: random.Random) -> d
     inside = np.array([t + k < total for k in range(horizon)])
     images = [[decode_image(cut_frame(sample, meta, c, p), sample["__key__"]) for p in past] for c in config.cameras]
     texts, actions, masks = [meta["instruction"]], [steps["actions"][ahead]], [inside]
+    plans = [meta["plans"][t] if meta["plans"] else ""]
     if meta["alternatives"] and "alternative_mask" in steps:
         usable = [k for k in range(len(meta["alternatives"])) if steps["alternative_mask"][t, k]]
         if len(usable) > config.segments - 1:
             usable = rng.sample(usable, config.segments - 1)
         for k in usable:
             texts.append(meta["alternatives"][k])
+            plans.append(meta["alternative_plans"][k][t] if meta["alternative_plans"] else "")
             actions.append(steps["alternative_actions"][ahead, k])
             # a counterfactual label holds for this state only, not for the states the episode went on to
             masks.append(np.arange(horizon) == 0)
     state = steps["state"][past] if "state" in steps else None
-    return {"images": np.array(images), "texts": texts, "actions": np.array(actions), "masks": np.array(masks), "state": state}
+    return {
+        "images": np.array(images),
+        "texts": texts,
+        "plans": plans,
+        "actions": np.array(actions),
+        "masks": np.array(masks),
+        "state": state,
+    }
 
 
 def collate(items: list[tuple[str, dict[str, Any]]]) -> Batch:
@@ -100,6 +109,7 @@ def collate(items: list[tuple[str, dict[str, Any]]]) -> Batch:
             raise DataError(f"images of different sizes in one batch: {sorted(shapes)}; pack the data sets with one size")
         batch.images_BVTCHW = torch.from_numpy(np.stack([i["images"] for i in rows]))
         batch.instructions = [t for i in rows for t in i["texts"]]
+        batch.plans = [p for i in rows for p in i["plans"]]
         batch.actions_KHA = torch.from_numpy(np.concatenate([i["actions"] for i in rows])).float()
         batch.mask_KH = torch.from_numpy(np.concatenate([i["masks"] for i in rows]))
         batch.owner_K = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor([len(i["texts"]) for i in rows]))

@@ -51,7 +51,8 @@ def episode_to_sample(episode: Episode) -> dict[str, Any]:
     offsets = {c: np.cumsum([0] + [len(f) for f in frames]).tolist() for c, frames in episode.images.items()}
     meta = {
         "kind": "episode", "instruction": episode.instruction, "robot": episode.robot, "fps": episode.fps,
-        "source": episode.source, "cameras": offsets, "alternatives": episode.alternatives, "info": episode.info,
+        "source": episode.source, "cameras": offsets, "plans": episode.plans, "alternatives": episode.alternatives,
+        "alternative_plans": episode.alternative_plans, "info": episode.info,
     }  # fmt: skip
     optional = {
         "state": episode.state, "rewards": episode.rewards,

@@ -57,16 +57,18 @@ def generate(
     steps: int,
     legal: torch.Tensor | None = None,
     cached: bool = True,
+    stop: int | None = None,
 ) -> torch.Tensor:
     """Greedy decoding of ``steps`` tokens behind one prompt a row.
 
-    legal: the only ids allowed (robot prompts), or None for the whole vocabulary (web prompts; rows that have said <eos> go on
-    with <eos>). Returns (B, steps) ids.
+    legal: the only ids allowed (robot prompts), or None for the whole vocabulary (web prompts; rows that have said <eos>, or ``stop``,
+    go on with it). Returns (B, steps) ids.
     """
     rows, prefix = prefix_BND.shape[:2]
     device = prefix_BND.device
     owner = torch.arange(rows, device=device)
-    pad, eos = decoder.tokenizer.pad_token_id, decoder.tokenizer.eos_token_id
+    pad = decoder.tokenizer.pad_token_id
+    eos = decoder.tokenizer.eos_token_id if stop is None else stop
     packed = pack_texts(prompts, owner, rows, prefix, pad)
     lengths = torch.tensor([len(p) for p in prompts], device=device)
     embeds = torch.cat([prefix_BND, decoder.embed(packed.ids_BS).to(prefix_BND.dtype)], 1)

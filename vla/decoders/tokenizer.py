@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 INTEGERS = 256
-PROMPT_WORDS = ["Q:", "A:", "what", "action", "should", "the", "robot", "take", "to"]
+PROMPT_WORDS = ["Q:", "A:", "Action:", "what", "action", "should", "the", "robot", "take", "to"]
 
 
 def train_tokenizer(words: Counter[str], vocab_size: int) -> PreTrainedTokenizerFast:

@@ -14,6 +14,8 @@ from vla.decoders.text import encode, generate, robot_prompt, text_loss
 from vla.heads.base import HeadLoss
 from vla.schema import Batch
 
+ACTION_WORD = "Action:"
+
 
 @register("head", "token")
 class TokenHead(nn.Module):
@@ -21,10 +23,23 @@ class TokenHead(nn.Module):
 
     Args:
         bins: uniform bins per dim. assign: which token ids mean the bins, see ``ActionVocabulary``.
+        plan: write the step's plan before the action (chain of thought, section 4.4): ``<plan> Action: 1 128 …``; the plan is decoded
+        freely, the action from legal tokens only. plan_tokens: at most so many for the plan.
     """
 
-    def __init__(self, bins: int = 256, assign: Assignment = "integers", *, decoder: Any, action_dim: int, horizon: int) -> None:
+    def __init__(
+        self,
+        bins: int = 256,
+        assign: Assignment = "integers",
+        plan: bool = False,
+        plan_tokens: int = 8,
+        *,
+        decoder: Any,
+        action_dim: int,
+        horizon: int,
+    ) -> None:
         super().__init__()
+        self.plan, self.plan_tokens = plan, plan_tokens
         self.bins, self.action_dim, self.horizon = UniformBins(bins), action_dim, horizon
         self.vocabulary = ActionVocabulary(decoder.tokenizer, bins, assign)
         decoder.fit_vocabulary()
@@ -34,19 +49,41 @@ class TokenHead(nn.Module):
         assert batch.owner_K is not None and batch.mask_KH is not None
         tokens_KHA = self.vocabulary.tokens(self.bins.encode(unit_KHA))
         valid = batch.mask_KH.sum(1).tolist()
-        targets = [row[:n].flatten().tolist() for row, n in zip(tokens_KHA, valid, strict=True)]
+        thoughts = self._thoughts(decoder, batch.plans)
+        targets = [t + row[:n].flatten().tolist() for t, row, n in zip(thoughts, tokens_KHA, valid, strict=True)]
         prompts = [encode(decoder.tokenizer, robot_prompt(i)) for i in batch.instructions]
         out = text_loss(decoder, prefix_BND, batch.owner_K, prompts, targets)
         legal = self.vocabulary.ids.to(prefix_BND.device)
+        # the action's share of every target string, behind its plan
+        flags = [f for t, whole in zip(thoughts, targets, strict=True) for f in [False] * len(t) + [True] * (len(whole) - len(t))]
+        action_M = torch.tensor(flags, device=legal.device)
         with torch.no_grad():
-            value_M = self.bins.decode(decoder.logits(out.hidden_MD, legal).argmax(-1))
+            value_M = self.bins.decode(decoder.logits(out.hidden_MD[action_M], legal).argmax(-1))
             predicted = torch.zeros_like(unit_KHA)
             predicted[batch.mask_KH] = value_M.reshape(-1, self.action_dim)
-        return HeadLoss(out.loss_M, out.text_M, predicted, out.right_M)
+        return HeadLoss(out.loss_M, out.text_M, predicted, out.right_M[action_M])
+
+    def _thoughts(self, decoder: Any, plans: list[str]) -> list[list[int]]:
+        """Token ids that stand before each action: nothing, or the plan and the word "Action:"."""
+        if not self.plan:
+            return [[] for _ in plans]
+        if not all(plans):
+            raise ValueError("head.plan=true needs a plan for every step; this data has none: set head.plan to false")
+        return [encode(decoder.tokenizer, f" {p} {ACTION_WORD}") for p in plans]
+
+    def write_plans(self, decoder: Any, prefix_BND: torch.Tensor, prompts: list[list[int]]) -> list[str]:
+        """Free decoding up to the word "Action:", one plan a row."""
+        tok = decoder.tokenizer
+        stop = encode(tok, f" {ACTION_WORD}")[0]
+        written = generate(decoder, prefix_BND, prompts, self.plan_tokens, stop=stop).tolist()
+        return [tok.decode(row[: row.index(stop)] if stop in row else row).strip() for row in written]
 
     def predict(self, decoder: Any, prefix_BND: torch.Tensor, instructions: list[str]) -> torch.Tensor:
         """Greedy, legal tokens only: (B, H, A) in [-1, 1]."""
         prompts = [encode(decoder.tokenizer, robot_prompt(i)) for i in instructions]
+        if self.plan:
+            self.last_plans = self.write_plans(decoder, prefix_BND, prompts)
+            prompts = [p + t for p, t in zip(prompts, self._thoughts(decoder, self.last_plans), strict=True)]
         ids = generate(decoder, prefix_BND, prompts, self.horizon * self.action_dim, self.vocabulary.ids.to(prefix_BND.device))
         return self.bins.decode(self.vocabulary.bins_of(ids)).reshape(-1, self.horizon, self.action_dim)
 

@@ -12,6 +12,7 @@ _TOUCH_Z = 0.02  # m, height for grasping and pushing
 _ARRIVED = 0.02  # m
 _LOW_TRAVEL = 0.03  # m, how far the gripper may correct sideways while low
 _LATTICE = 0.01  # m
+_STROKE = TILE_SIDE / 2 + FINGER_RADIUS + 0.025  # m behind the tile's centre, where a push starts
 
 
 def _lattice(value: float) -> float:
@@ -39,6 +40,17 @@ def expert_command(world: World, task: Task) -> Command:
     return Command(close=1.0 if g.aperture > 0.5 else 0.0)
 
 
+def waypoint(world: World, task: Task) -> tuple[float, float]:
+    """Where the gripper is heading (m): the target, the goal when it is carried, the start of a stroke, or here when all is done."""
+    g, item = world.gripper, world.items[task.target]
+    if task.succeeded(world) or g.held not in (None, task.target):
+        return g.x, g.y
+    if task.skill == "push":
+        ux, uy = DIRECTIONS[task.where]
+        return item.x - _STROKE * ux, item.y - _STROKE * uy
+    return goal_xy(task, world) if g.held == task.target else (item.x, item.y)
+
+
 def _carry(world: World, task: Task) -> Command:
     """Holding the target: lift; for other skills than ``pick`` travel high and open above the goal."""
     g, item = world.gripper, world.items[task.target]
@@ -60,7 +72,7 @@ def _push(world: World, task: Task) -> Command:
     rel_x, rel_y = g.x - item.x, g.y - item.y
     along, side = rel_x * ux + rel_y * uy, rel_x * -uy + rel_y * ux
     gap = TILE_SIDE / 2 + FINGER_RADIUS
-    start_x, start_y = item.x - (gap + 0.025) * ux, item.y - (gap + 0.025) * uy
+    start_x, start_y = waypoint(world, task)
     dx, dy = start_x - g.x, start_y - g.y
     if g.z <= LOW_Z and abs(side) <= 0.025 and -gap - 0.06 <= along <= -0.03:
         return Command(_lattice(0.05 * ux + 0.5 * side * uy), _lattice(0.05 * uy - 0.5 * side * ux), close=1.0)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
 from vla.schema import Episode
-from vla.sim.expert import expert_command
+from vla.sim.expert import expert_command, waypoint
 from vla.sim.layouts import LAYOUTS, to_action
-from vla.sim.render import sample_look
+from vla.sim.render import VIEW, sample_look
 from vla.sim.scene import SceneConfig, sample_tasks
 from vla.sim.tabletop import CAMERAS, STEP_LIMIT
 from vla.sim.tasks import Task
 from vla.sim.world import World
 
+PLAN_BINS = 256  # a plan names the next waypoint as "x y" in the action vocabulary, from left to right and from bottom to top
 TERMINATE_FRAMES = 2  # frames recorded after success, so that "terminate" is not too rare to learn
 JPEG_QUALITY = 92
 
@@ -37,6 +39,11 @@ def _label_is_clear(world: World, task: Task) -> bool:
     return task.skill != "push" or (moved < 0.01 and world.gripper.held is None)
 
 
+def plan_text(world: World, task: Task) -> str:
+    """Where the robot goes next, in the words of the web's "where is ...?" questions: ``143 97``."""
+    return " ".join(str(min(PLAN_BINS - 1, max(0, math.floor((v / VIEW + 0.5) * PLAN_BINS)))) for v in waypoint(world, task))
+
+
 def record_episode(
     scene: SceneConfig, seed: int, index: int, cameras: tuple[str, ...], size: int, layout: str, noise: float, alternatives: int
 ) -> Episode:
@@ -50,6 +57,7 @@ def record_episode(
     look = sample_look(rng)
     images: dict[str, list[bytes]] = {c: [] for c in cameras}
     actions, states, rewards, others, masks = [], [], [], [], []
+    plans: list[list[str]] = [[] for _ in tasks]
     after_success = 0
     for _ in range(STEP_LIMIT):
         for camera in cameras:
@@ -62,6 +70,8 @@ def record_episode(
         rewards.append(float(done))
         others.append([to_action(layout, expert_command(world, t)) for t in tasks[1:]])
         masks.append([_label_is_clear(world, t) for t in tasks[1:]])
+        for task, lines in zip(tasks, plans, strict=True):
+            lines.append(plan_text(world, task))
         after_success += done
         if after_success >= TERMINATE_FRAMES:
             break
@@ -75,7 +85,9 @@ def record_episode(
         actions=np.array(actions, np.float32),
         state=np.array(states, np.float32),
         rewards=np.array(rewards, np.float32),
+        plans=plans[0],
         alternatives=[t.instruction for t in tasks[1:]],
+        alternative_plans=plans[1:],
         alternative_actions=np.array(others, np.float32).reshape(len(actions), -1, width),
         alternative_mask=np.array(masks, bool).reshape(len(actions), -1),
         robot="tabletop",

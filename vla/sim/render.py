@@ -42,7 +42,7 @@ def sample_look(rng: np.random.Generator) -> Look:
 
 
 @lru_cache(maxsize=256)
-def _background(look: Look, size: int) -> Image.Image:
+def background(look: Look, size: int) -> Image.Image:
     """The empty table (size, size) RGB."""
     rng = np.random.default_rng(look.seed)
     base = np.broadcast_to(np.array(TABLES[look.table], np.int16), (size, size, 3)).copy()
@@ -81,7 +81,7 @@ def _plate(concept: str, style: str, kind: str, px: int) -> Image.Image:
 
 
 @lru_cache(maxsize=8192)
-def _rotated(concept: str, style: str, kind: str, px: int, angle: int) -> tuple[Image.Image, Image.Image]:
+def tile_sprite(concept: str, style: str, kind: str, px: int, angle: int) -> tuple[Image.Image, Image.Image]:
     """Rotated plate and its flat shadow, both RGBA; ``angle`` in steps of 3 degrees."""
     plate = _plate(concept, style, kind, px).rotate(math.degrees(angle * _ANGLE_STEP), Image.Resampling.BILINEAR, expand=True)
     shadow = Image.new("RGBA", plate.size, (40, 36, 30, 255))
@@ -90,7 +90,7 @@ def _rotated(concept: str, style: str, kind: str, px: int, angle: int) -> tuple[
 
 
 @lru_cache(maxsize=4096)
-def _gripper_sprite(px_per_m: int, aperture: int, height: int, yaw: int, holding: bool) -> tuple[Image.Image, Image.Image]:
+def gripper_sprite(px_per_m: int, aperture: int, height: int, yaw: int, holding: bool) -> tuple[Image.Image, Image.Image]:
     """Two fingers on a bar and their shadow, RGBA. ``aperture`` 0..4, ``height`` 0..12 (cm), ``yaw`` in 3-degree steps."""
     scale = px_per_m * (1 + 0.035 * height)
     half = max(4, round(0.075 * scale))
@@ -123,7 +123,7 @@ def render_top(items: list[Item], gripper: Gripper, look: Look, size: int) -> np
 
 def _draw(items: list[Item], g: Gripper, look: Look, px: int) -> Image.Image:
     per_m = px / VIEW
-    canvas = _background(look, px).copy()
+    canvas = background(look, px).copy()
 
     def at(x: float, y: float) -> tuple[float, float]:
         return (x + VIEW / 2) * per_m, (VIEW / 2 - y) * per_m
@@ -132,20 +132,26 @@ def _draw(items: list[Item], g: Gripper, look: Look, px: int) -> Image.Image:
     for n in order:
         item = items[n]
         side = TILE_SIDE * (1 + 0.9 * item.z) if item.kind == "tile" else CARD_SIDE
-        plate, shadow = _rotated(item.concept, item.style, item.kind, round(side * per_m), round(item.yaw / _ANGLE_STEP))
+        plate, shadow = tile_sprite(item.concept, item.style, item.kind, round(side * per_m), round(item.yaw / _ANGLE_STEP))
         cx, cy = at(item.x, item.y)
         if item.kind == "tile":
             drop = (0.006 + 0.3 * item.z) * per_m
             _paste(canvas, shadow, cx + drop, cy + drop)
         _paste(canvas, plate, cx, cy)
+    draw_gripper(canvas, g)
+    return canvas
+
+
+def draw_gripper(canvas: Image.Image, g: Gripper) -> None:
+    """The gripper and its shadow on a square picture of the whole table."""
+    per_m = canvas.width / VIEW
     height = min(12, max(0, round(g.z * 100)))
-    sprite, shadow = _gripper_sprite(round(per_m), round(g.aperture * 4), height, round(g.yaw / _ANGLE_STEP), g.held is not None)
-    cx, cy = at(g.x, g.y)
+    sprite, shadow = gripper_sprite(round(per_m), round(g.aperture * 4), height, round(g.yaw / _ANGLE_STEP), g.held is not None)
+    cx, cy = (g.x + VIEW / 2) * per_m, (VIEW / 2 - g.y) * per_m
     drop = 0.35 * g.z * per_m
     if height:
         _paste(canvas, shadow, cx + drop, cy + drop)
     _paste(canvas, sprite, cx, cy)
-    return canvas
 
 
 def render_wrist(items: list[Item], gripper: Gripper, look: Look, size: int) -> np.ndarray:

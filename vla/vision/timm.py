@@ -38,9 +38,10 @@ class TimmEncoder(nn.Module):
         self.is_map = "patch" not in model
         if self.is_map:
             self.net: Any = timm.create_model(model, pretrained=load, features_only=True, **extra)
-            self.layer = layer % len(self.net.feature_info.channels())
-            self.width = int(self.net.feature_info.channels()[self.layer])
-            side = -(-image_size // int(self.net.feature_info.reduction()[self.layer]))
+            info: Any = self.net.feature_info
+            self.layer = layer % len(info.channels())
+            self.width = int(info.channels()[self.layer])
+            side = -(-image_size // int(info.reduction()[self.layer]))
             self.register_buffer("position_ND", sincos_2d(side, self.width), persistent=False)
             self.norm = nn.LayerNorm(self.width)
         else:

@@ -11,24 +11,28 @@ from PIL import Image
 
 from vla.schema import QA, WebSample
 from vla.sim.record import encode_jpeg
+from vla.sim.render import VIEW, background, draw_gripper, sample_look, tile_sprite
+from vla.sim.world import HOVER_Z, Gripper
 from vla.web.knowledge import Concept, concepts, countries, keywords, robot_concepts, splits, translated_name
 from vla.web.pictures import STYLES, picture
 
 BINS = 256  # locations are written in the action vocabulary: 0..255 from left to right and from bottom to top
 LANGUAGES = {"es": "Spanish", "de": "German", "fr": "French"}
-TESTS = ("name", "where", "what_at", "kind", "count", "list", "fact")
+TESTS = ("name", "where", "what_at", "kind", "count", "list", "hand", "fact")
 
 
 @dataclass(frozen=True)
 class WebConfig:
     """pictures: inclusive range per scene; singles: share of one-picture scenes; concepts: how many robot concepts are included;
-    web_only: whether the concepts no robot ever sees are included; facts: questions in words only a scene; size: px."""
+    web_only: whether the concepts no robot ever sees are included; facts: questions in words only a scene; on_table: share of scenes whose pictures are tiles on a table, mostly with the robot's hand above it
+    (RT-2 for Language-Table was co-trained to say where the arm is, too), instead of loose pictures; size: px."""
 
     pictures: tuple[int, int] = (1, 4)
     singles: float = 0.4
     concepts: int = 80
     web_only: bool = True
     facts: int = 1
+    on_table: float = 0.5
     size: int = 64
     styles: tuple[str, ...] = STYLES
 
@@ -48,14 +52,15 @@ def _bin(value: float) -> int:
     return min(BINS - 1, max(0, math.floor(value * BINS)))
 
 
-def _compose(config: WebConfig, rng: np.random.Generator) -> tuple[np.ndarray, list[_Shown]]:
-    """A scene of distinct concepts: (S, S, 3) uint8 and where each lies."""
+def _compose(config: WebConfig, rng: np.random.Generator) -> tuple[np.ndarray, list[_Shown], QA | None]:
+    """A scene of distinct concepts: (S, S, 3) uint8, where each lies, and where the robot's hand is if one is to be seen."""
     low, high = config.pictures
     n = 1 if rng.random() < config.singles else int(rng.integers(low, high + 1))
     keys = rng.choice(config.pool(), n, replace=False)
     px = config.size * 2
-    tint = rng.integers(222, 256, 3)
-    canvas = Image.new("RGB", (px, px), tuple(int(v) for v in tint))
+    on_table = rng.random() < config.on_table
+    tint = tuple(int(v) for v in rng.integers(222, 256, 3))
+    canvas = background(sample_look(rng), px).copy() if on_table else Image.new("RGB", (px, px), tint)
     shown: list[_Shown] = []
     for key in keys:
         side = rng.uniform(0.17, 0.30 if n > 1 else 0.45)
@@ -65,8 +70,17 @@ def _compose(config: WebConfig, rng: np.random.Generator) -> tuple[np.ndarray, l
                 break
         else:
             continue
-        art = Image.fromarray(picture(str(key), config.styles[int(rng.integers(len(config.styles)))]))
+        style = config.styles[int(rng.integers(len(config.styles)))]
         edge = max(4, round(side * px))
+        if on_table:
+            plate, shadow = tile_sprite(str(key), style, "tile", edge, int(rng.integers(-6, 7)))
+            for sprite, shift in ((shadow, 1), (plate, 0)):
+                canvas.paste(
+                    sprite, (round(x * px - sprite.width / 2) + shift, round((1 - y) * px - sprite.height / 2) + shift), sprite
+                )
+            shown.append(_Shown(concepts()[str(key)], float(x), float(y)))
+            continue
+        art = Image.fromarray(picture(str(key), style))
         art = art.resize((edge, edge), Image.Resampling.BOX if edge < 72 else Image.Resampling.BICUBIC)
         art = art.rotate(float(rng.uniform(-20, 20)), Image.Resampling.BILINEAR)
         corner = (round(x * px - edge / 2), round((1 - y) * px - edge / 2))
@@ -74,7 +88,12 @@ def _compose(config: WebConfig, rng: np.random.Generator) -> tuple[np.ndarray, l
             canvas.paste((255, 255, 252), (corner[0] - 2, corner[1] - 2, corner[0] + edge + 2, corner[1] + edge + 2))
         canvas.paste(art, corner, art)
         shown.append(_Shown(concepts()[str(key)], float(x), float(y)))
-    return np.asarray(canvas.reduce(2)), shown
+    hand = None
+    if on_table and rng.random() < 0.6:
+        gx, gy = rng.uniform(-0.25, 0.25, 2)
+        draw_gripper(canvas, Gripper(float(gx), float(gy), float(rng.uniform(0, HOVER_Z)), aperture=float(rng.integers(2))))
+        hand = QA("where is the robot?", f"{_bin(gx / VIEW + 0.5)} {_bin(gy / VIEW + 0.5)}", "hand")
+    return np.asarray(canvas.reduce(2)), shown, hand
 
 
 def _ask(test: str, shown: list[_Shown], rng: np.random.Generator, one: _Shown | None = None) -> QA:
@@ -122,10 +141,11 @@ def make_web_sample(config: WebConfig, seed: int, index: int) -> WebSample:
     nothing finds pictures but never learns what they are (measured: 12 % right among twelve after 32,000 images)."""
     rng = np.random.default_rng([seed, index])
     while True:
-        image, shown = _compose(config, rng)
+        image, shown, hand = _compose(config, rng)
         if shown:
             break
     qa = [_ask(test, shown, rng, one) for one in shown for test in ("where", "name" if len(shown) == 1 else "what_at")]
+    qa += [hand] if hand else []
     others = ("kind", "count", "list", "what_at")
     qa += [_ask(others[int(rng.integers(len(others)))], shown, rng) for _ in range(2)]
     qa += [_fact(config, rng) for _ in range(config.facts)]
