@@ -50,7 +50,7 @@ def test_integers_are_single_tokens_and_extra_tokens_work() -> None:
     assert torch.equal(vocabulary.bins_of(torch.tensor(encode(tok, vocabulary.text(bins)))), bins)
     with pytest.raises(VocabularyError, match="is not an action"):
         vocabulary.bins_of(torch.tensor([encode(tok, " apple")[0]]))
-    with pytest.raises(VocabularyError, match=r"writes 300 as .* tokens, not one; choose assign: extra"):
+    with pytest.raises(VocabularyError, match=r"writes 256 as .* tokens, not one; choose assign: extra"):
         ActionVocabulary(tok, 301, "integers")
     before = len(tok)
     extra = ActionVocabulary(tok, 301, "extra")

@@ -41,6 +41,7 @@ DECODERS = {
         "num_attention_heads": 2,
         "intermediate_size": 64,
         "num_key_value_heads": 1,
+        "tie_word_embeddings": True,
     },
 }
 VISION = {
@@ -187,7 +188,7 @@ def test_damaged_policies_are_refused(tmp_path: Path) -> None:
     weights = folder / "model.safetensors"
     data = weights.read_bytes()
     weights.write_bytes(data[:100])
-    with pytest.raises(DataError, match=r"model\.safetensors: damaged"):
+    with pytest.raises(DataError, match=r"model\.safetensors: missing or damaged"):
         VLAPolicy.load(folder)
     weights.unlink()
     with pytest.raises(DataError, match=r"model\.safetensors: missing; a saved policy has"):

@@ -29,7 +29,7 @@ def run_demo(out: Path, short: bool = False) -> Path:
     Every step leaves a file behind, so a repeated call continues where an interrupted one stopped.
     """
     started = time.time()
-    configs, episodes = configs_dir(), 40 if short else 250
+    configs, episodes = configs_dir(), 40 if short else 200
     # 1. data
     for name in ("robot", "web"):
         pack_from_file(configs / "pack" / f"demo_{name}.yaml", out / "data" / name, SHORT_PACK[name] if short else [])

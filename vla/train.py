@@ -118,6 +118,7 @@ def train(config: RunConfig, progress: bool = True) -> Path:
     )
     callbacks = [StreamPosition(), RngState(), Monitor(config.train.log_every, progress), Interrupted(), keep]
     trainer = lightning.Trainer(
+        strategy="ddp_find_unused_parameters_true" if config.train.devices > 1 else "auto",  # a batch may be all robot or all web
         accelerator=config.train.accelerator, devices=config.train.devices, precision=config.train.precision,
         max_steps=config.train.steps, max_epochs=-1, val_check_interval=min(config.train.val_every, config.train.steps),
         check_val_every_n_epoch=None, num_sanity_val_steps=0, gradient_clip_val=config.optim.clip, logger=loggers, callbacks=callbacks,

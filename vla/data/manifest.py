@@ -22,6 +22,7 @@ class DataError(ValueError):
 
 def write_json(path: Path, data: Any) -> None:
     """Write whole or not at all: temporary name, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(data, file, indent=1, ensure_ascii=False, sort_keys=True)

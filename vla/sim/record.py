@@ -16,7 +16,7 @@ from vla.sim.render import VIEW, sample_look
 from vla.sim.scene import SceneConfig, sample_tasks
 from vla.sim.tabletop import CAMERAS, STEP_LIMIT
 from vla.sim.tasks import Task
-from vla.sim.world import World
+from vla.sim.world import LOW_Z, World
 
 PLAN_BINS = 256  # a plan names the next waypoint as "x y" in the action vocabulary, from left to right and from bottom to top
 TERMINATE_FRAMES = 2  # frames recorded after success, so that "terminate" is not too rare to learn
@@ -44,12 +44,22 @@ def plan_text(world: World, task: Task) -> str:
     return " ".join(str(min(PLAN_BINS - 1, max(0, math.floor((v / VIEW + 0.5) * PLAN_BINS)))) for v in waypoint(world, task))
 
 
+def _shove(world: World, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """What disturbs the executed displacement (m): mostly little, now and then a lot, so that recoveries are seen; in height only
+    when something is carried; nothing when low, where a tile could be knocked away."""
+    size = noise * (4.0 if rng.random() < 0.15 else 1.0)
+    x, y, z = rng.normal(0.0, size, 3) if noise else np.zeros(3)
+    if world.gripper.held is not None:
+        return np.array([x, y, 2 * z])
+    return np.array([x, y, z / 2]) if world.gripper.z > LOW_Z else np.zeros(3)
+
+
 def record_episode(
     scene: SceneConfig, seed: int, index: int, cameras: tuple[str, ...], size: int, layout: str, noise: float, alternatives: int
 ) -> Episode:
     """One expert episode, a function of its arguments alone.
 
-    noise: standard deviation (m) added to the executed displacement; the recorded action stays the expert's answer to the state
+    noise: standard deviation (m) of what is added to the executed displacement, see ``_shove``; the recorded action stays the expert's answer to the state
     reached (as in DART, arXiv 1703.09327). alternatives: further instructions labelled by the same expert in the same states.
     """
     rng = np.random.default_rng([seed, index])
@@ -75,8 +85,8 @@ def record_episode(
         after_success += done
         if after_success >= TERMINATE_FRAMES:
             break
-        shove = rng.normal(0.0, noise, 3) if noise and g.z > 0.03 else np.zeros(3)
-        world.step(replace(command, dx=command.dx + shove[0], dy=command.dy + shove[1], dz=command.dz + shove[2] / 2))
+        shove = _shove(world, noise, rng)
+        world.step(replace(command, dx=command.dx + shove[0], dy=command.dy + shove[1], dz=command.dz + shove[2]))
     width = LAYOUTS[layout].dim
     return Episode(
         key=f"{index:07d}",
