@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from vla.contract import Contract
 from vla.evaluate import PolicyActor, evaluate, rollouts, summary, to_images, wilson
 from vla.film import save_films
+from vla.sim.adapt import ImageEnvironment
 from vla.sim.expert import expert_command
 from vla.sim.layouts import LAYOUTS, to_action
 from vla.sim.tabletop import Tabletop
@@ -90,6 +91,32 @@ def test_any_image_environment_can_be_driven() -> None:
     gym.register("Other-v0", Other)
     results, _ = evaluate(Still(), "Other-v0", {}, 2, [], progress=False)
     assert [r.success for r in results] == [True, True]
+
+
+def test_plain_image_observations_and_rendered_ones() -> None:
+    class Plain(gym.Env[Any, Any]):
+        action_space = gym.spaces.Box(-1, 1, (8,), np.float32)
+
+        def __init__(self, render_mode: str | None = None) -> None:
+            self.render_mode = render_mode
+
+        def reset(self, **kw: Any) -> Any:
+            frame = np.full((20, 30, 3), 7, np.uint8)
+            return (np.zeros(4) if self.render_mode else frame), {}
+
+        def render(self) -> Any:
+            return np.full((20, 30, 3), 9, np.uint8)
+
+        def step(self, action: Any) -> Any:
+            return self.reset()[0], 0.0, True, False, {"is_success": True}
+
+    gym.register("Plain-v0", Plain)
+    for options in ({"instruction": "wave"}, {"instruction": "wave", "render_mode": "rgb_array"}):
+        results, films = evaluate(Still(), "Plain-v0", options, 2, [], film=1, progress=False)
+        assert [r.instruction for r in results] == ["wave", "wave"] and results[0].success
+        assert int(films[0][0].mean()) == (9 if "render_mode" in options else 7)
+    with pytest.raises(ValueError, match="found 0 images"):
+        ImageEnvironment(gym.make("CartPole-v1"), ("top",)).reset()
 
 
 def test_wrong_cameras_and_widths_are_named() -> None:

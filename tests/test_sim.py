@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+import time
 from itertools import pairwise
 
 import gymnasium as gym
@@ -52,6 +53,20 @@ def test_expert_succeeds_and_says_so(skill: str) -> None:
             done = terminated or truncated
         wins += info["success"] and info["terminated_rightly"] and not info["early_terminations"]
     assert wins == 60
+
+
+@pytest.mark.slow
+def test_a_thousand_steps_a_second_with_pictures_on_one_core() -> None:
+    env, best = Tabletop(size=96), 0.0
+    for _ in range(3):
+        env.reset(seed=0, options={"skill": "push"})
+        start = time.process_time()
+        for n in range(500):
+            *_, terminated, truncated, _ = env.step(to_action("rt2", expert_command(env.world, env.task)))
+            if terminated or truncated:
+                env.reset(seed=n, options={"skill": "push"})
+        best = max(best, 500 / (time.process_time() - start))
+    assert best >= 1000, f"{best:.0f} steps/s"
 
 
 @pytest.mark.slow

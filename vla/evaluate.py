@@ -15,6 +15,7 @@ from rich.progress import Progress
 
 import vla.sim.tabletop  # noqa: F401  registers vla/Tabletop-v0
 from vla.data.manifest import write_json
+from vla.sim.adapt import ImageEnvironment
 
 SEED = 1_000_003  # first evaluation seed: far from the recorder's
 
@@ -153,12 +154,18 @@ def evaluate(
 ) -> tuple[list[Result], list[list[np.ndarray]]]:  # fmt: skip
     """``episodes`` of every skill (or of the environment as it is, when ``skills`` is empty); writes ``out`` as JSON if given.
 
+    env: arguments of ``gymnasium.make``; ``instruction`` among them is what the policy is told where the environment says nothing.
+
     Raises:
         ValueError: the environment's action width differs from the policy's.
     """
 
+    options = dict(env)
+    instruction = str(options.pop("instruction", ""))
+
     def make() -> gym.Env[Any, Any]:
-        return gym.make(env_id, disable_env_checker=True, **env)
+        made = gym.make(env_id, disable_env_checker=True, **options)
+        return ImageEnvironment(made, policy.contract.cameras, instruction)
 
     probe = make()
     width = int(np.prod(probe.action_space.shape or (0,)))

@@ -40,8 +40,8 @@ def contact_sheet(
     return sheet
 
 
-def animation(films: Sequence[Sequence[np.ndarray]], results: Sequence[Result], columns: int = 4, side: int = 128) -> bytes:
-    """All episodes side by side as an animated WebP at 5 frames a second; a finished episode keeps its last frame, framed by its outcome."""
+def animation(films: Sequence[Sequence[np.ndarray]], results: Sequence[Result], columns: int = 4, side: int = 128, kind: str = "WEBP") -> bytes:
+    """All episodes side by side as an animated WebP (or GIF) at 5 frames a second; a finished episode keeps its last frame, framed by its outcome."""
     length = max(len(f) for f in films) + 3
     frames = []
     for t in range(length):
@@ -54,7 +54,7 @@ def animation(films: Sequence[Sequence[np.ndarray]], results: Sequence[Result], 
             canvas.paste(_scaled(film[min(t, len(film) - 1)], side), (x + 3, y + 3))
         frames.append(canvas)
     buffer = io.BytesIO()
-    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], duration=200, loop=0, quality=70)
+    frames[0].save(buffer, kind, save_all=True, append_images=frames[1:], duration=200, loop=0, quality=70)
     return buffer.getvalue()
 
 

@@ -20,13 +20,14 @@ from vla.data.manifest import action_space, load_manifest
 from vla.data.module import DataConfig, Streams
 from vla.decoders.tokenizer import load_tokenizer, train_tokenizer
 from vla.optim import OptimConfig
+from vla.rollout_film import RolloutFilm
 from vla.saving import plain, save_policy, start_from
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """steps: optimiser steps; batch_size: image rows a step; log_every, val_every, save_every: steps; val_windows: windows of each data
-    set a validation looks at; threads: CPU threads (0: as torch chooses); precision: Lightning's name, never bf16 on a CPU by default."""
+    set a validation looks at; rollouts: tabletop episodes a skill at each validation, filmed for TensorBoard; threads: CPU threads (0: as torch chooses); precision: Lightning's name, never bf16 on a CPU by default."""
 
     steps: int = 1000
     batch_size: int = 16
@@ -35,6 +36,7 @@ class TrainConfig:
     val_every: int = 500
     save_every: int = 250
     val_windows: int = 200
+    rollouts: int = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: str = "auto"
     devices: int = 1
@@ -116,7 +118,7 @@ def train(config: RunConfig, progress: bool = True) -> Path:
     keep = ModelCheckpoint(
         dirpath=run, filename="last", every_n_train_steps=config.train.save_every, save_top_k=1, enable_version_counter=False
     )
-    callbacks = [StreamPosition(), RngState(), Monitor(config.train.log_every, progress), Interrupted(), keep]
+    callbacks = [StreamPosition(), RngState(), Monitor(config.train.log_every, progress), RolloutFilm(config.train.rollouts), Interrupted(), keep]
     trainer = lightning.Trainer(
         strategy="ddp_find_unused_parameters_true" if config.train.devices > 1 else "auto",  # a batch may be all robot or all web
         accelerator=config.train.accelerator, devices=config.train.devices, precision=config.train.precision,
