@@ -35,7 +35,7 @@ def test_unknown_styles_and_pictures_are_named() -> None:
     with pytest.raises(FileNotFoundError, match="no picture of 'FFFF'"):
         picture("FFFF", "noto")
     assert not has_picture("FFFF", "openmoji")
-    with pytest.raises(ValueError, match="give 1..80"):
+    with pytest.raises(ValueError, match=r"give 1\.\.80"):
         SceneConfig(concepts=81)
 
 

@@ -40,7 +40,9 @@ def contact_sheet(
     return sheet
 
 
-def animation(films: Sequence[Sequence[np.ndarray]], results: Sequence[Result], columns: int = 4, side: int = 128, kind: str = "WEBP") -> bytes:
+def animation(
+    films: Sequence[Sequence[np.ndarray]], results: Sequence[Result], columns: int = 4, side: int = 128, kind: str = "WEBP"
+) -> bytes:
     """All episodes side by side as an animated WebP (or GIF) at 5 frames a second; a finished episode keeps its last frame, framed by its outcome."""
     length = max(len(f) for f in films) + 3
     frames = []

@@ -118,7 +118,14 @@ def train(config: RunConfig, progress: bool = True) -> Path:
     keep = ModelCheckpoint(
         dirpath=run, filename="last", every_n_train_steps=config.train.save_every, save_top_k=1, enable_version_counter=False
     )
-    callbacks = [StreamPosition(), RngState(), Monitor(config.train.log_every, progress), RolloutFilm(config.train.rollouts), Interrupted(), keep]
+    callbacks = [
+        StreamPosition(),
+        RngState(),
+        Monitor(config.train.log_every, progress),
+        RolloutFilm(config.train.rollouts),
+        Interrupted(),
+        keep,
+    ]
     trainer = lightning.Trainer(
         strategy="ddp_find_unused_parameters_true" if config.train.devices > 1 else "auto",  # a batch may be all robot or all web
         accelerator=config.train.accelerator, devices=config.train.devices, precision=config.train.precision,

@@ -36,7 +36,13 @@ class ImageEnvironment(gym.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """As gymnasium's."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._adapt(observation), float(reward), terminated, truncated, {"success": bool(info.get("is_success", False))} | info
+        return (
+            self._adapt(observation),
+            float(reward),
+            terminated,
+            truncated,
+            {"success": bool(info.get("is_success", False))} | info,
+        )
 
     def _adapt(self, observation: Any) -> dict[str, Any]:
         if isinstance(observation, dict) and isinstance(observation.get("images"), dict):
