@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
 from vla.config import ConfigError, build, check, configs_dir, load_config, presets, registered
+from vla.contract import Contract
 from vla.data.pack import PackConfig
+from vla.decoders.tokenizer import train_tokenizer
+from vla.sim.layouts import LAYOUTS
 from vla.train import RunConfig
 
 RUNS = sorted(p for p in configs_dir().glob("*.yaml"))
@@ -15,9 +20,18 @@ PACKS = sorted((configs_dir() / "pack").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda p: p.stem)
-def test_every_run_yaml_is_valid(path: Path) -> None:
+def test_every_run_yaml_builds_its_policy(path: Path) -> None:
     config = load_config(path, [], RunConfig)
-    assert config.policy["name"] in registered("policy")
+    tokenizer = train_tokenizer(Counter({"pick": 9, "apple": 5}), 800)
+    policy = build("policy", config.policy, contract=Contract(LAYOUTS["rt2"], ("top",), (64, 64)), tokenizer=tokenizer)
+    assert sum(p.numel() for p in policy.parameters()) > 100_000
+
+
+@pytest.mark.parametrize("name", presets("vision"))
+def test_every_vision_preset_sees(name: str) -> None:
+    encoder = build("vision", name)
+    tokens = encoder(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
+    assert tokens.shape[0] == 2 and tokens.shape[2] == encoder.width and tokens.isfinite().all()
 
 
 @pytest.mark.parametrize("path", PACKS, ids=lambda p: p.stem)

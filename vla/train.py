@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections import Counter
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
@@ -102,6 +104,8 @@ def train(config: RunConfig, progress: bool = True) -> Path:
     run.mkdir(parents=True, exist_ok=True)
     saved.write_text(now, encoding="utf-8")
     # 2. reproducibility and the machine
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory.*|.*LeafSpec.*")  # Lightning about its own affairs
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     lightning.seed_everything(config.train.seed, verbose=False)
