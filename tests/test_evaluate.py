@@ -95,6 +95,7 @@ def test_any_image_environment_can_be_driven() -> None:
 
 def test_plain_image_observations_and_rendered_ones() -> None:
     class Plain(gym.Env[Any, Any]):
+        metadata = {"render_modes": ["rgb_array"], "render_fps": 5}
         action_space = gym.spaces.Box(-1, 1, (8,), np.float32)
 
         def __init__(self, render_mode: str | None = None) -> None:

@@ -104,30 +104,32 @@ class Monitor(lightning.Callback):
             self.counter.__enter__()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if not self.flops_per_row:
+        step = trainer.global_step
+        if self.flops_per_row:
+            self.rows += batch.size
+        else:  # the counted batch is slow: it is logged, but not timed
             self.counter.__exit__(None, None, None)
             self.flops_per_row = self.counter.get_total_flops() / batch.size
             self.rows, self.since = 0, time.perf_counter()
-            self.bar.update(self.job, completed=trainer.global_step)
-            return
-        self.rows += batch.size
-        step = trainer.global_step
         if step % self.every == 0:
-            seconds = time.perf_counter() - self.since
-            figures = pl_module.pop_metrics("train")
-            rate = self.rows / seconds
-            figures |= {"images_per_second": rate, "flop_utilisation": rate * self.flops_per_row / self.peak}
-            figures |= {"images": float(sum(trainer.datamodule.stream.drawn.values()))}
-            drawn = trainer.datamodule.stream.drawn
-            figures |= {f"mixture/{name}": count / sum(drawn.values()) for name, count in drawn.items()}
-            figures["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+            figures = pl_module.pop_metrics("train") | self._rates(trainer)
             for logger in trainer.loggers:
                 logger.log_metrics(figures, step)
                 logger.save()
-            note = f"loss {figures.get('train/loss', float('nan')):.3f}  {rate:.0f} images/s"
+            note = f"loss {figures.get('train/loss', float('nan')):.3f}  {figures.get('images_per_second', 0):.0f} images/s"
             self.bar.update(self.job, note=note)
             self.rows, self.since = 0, time.perf_counter()
         self.bar.update(self.job, completed=step)
+
+    def _rates(self, trainer: Any) -> dict[str, float]:
+        """Rows a second and utilisation since the last log (when rows were timed), the realised mixture, the learning rate."""
+        drawn = trainer.datamodule.stream.drawn
+        figures = {f"mixture/{name}": count / sum(drawn.values()) for name, count in drawn.items()}
+        figures |= {"images": float(sum(drawn.values())), "lr": trainer.optimizers[0].param_groups[0]["lr"]}
+        if self.rows:
+            rate = self.rows / (time.perf_counter() - self.since)
+            figures |= {"images_per_second": rate, "flop_utilisation": rate * self.flops_per_row / self.peak}
+        return figures
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         figures = pl_module.pop_metrics("val")

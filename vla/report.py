@@ -78,15 +78,15 @@ def evaluate_and_show(
 
 
 def read_curves(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """All logged series of a run, by name, as (step, value)."""
-    series: dict[str, list[tuple[int, float]]] = {}
+    """All logged series of a run, by name, as (step, value). Every start of a run has a file of its own; what it logged again counts."""
+    series: dict[str, dict[int, float]] = {}
     for path in sorted(run.glob("csv*/metrics.csv")):
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 for name, value in row.items():
                     if name not in ("step", "epoch") and value:
-                        series.setdefault(name, []).append((int(row["step"]), float(value)))
-    return series
+                        series.setdefault(name, {})[int(row["step"])] = float(value)
+    return {name: sorted(points.items()) for name, points in series.items()}
 
 
 def plot_curves(runs: Mapping[str, Path], out: Path | None = None) -> bytes:

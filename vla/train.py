@@ -118,7 +118,10 @@ def train(config: RunConfig, progress: bool = True) -> Path:
         start_from(policy, config.init)
     # 5. loop
     streams = Streams(config.data, config.train.batch_size, config.train.seed, config.train.val_windows)
-    loggers = [TensorBoardLogger(str(run), name="", version="tensorboard"), CSVLogger(str(run), name="", version="csv")]
+    loggers = [
+        TensorBoardLogger(str(run), name="", version="tensorboard"),
+        CSVLogger(str(run), name="", version=f"csv-{len(list(run.glob('csv-*'))):04d}"),
+    ]
     keep = ModelCheckpoint(
         dirpath=run, filename="last", every_n_train_steps=config.train.save_every, save_top_k=1, enable_version_counter=False
     )
