@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"robot": str(root / "robot"), "web": str(root / "web")}
 
 
-TINY_POLICY = {
+TINY_POLICY: dict[str, Any] = {
     "name": "vla",
     "vision": {"name": "conv", "widths": [8, 16], "blocks": [0, 1], "image_size": 32},
     "connector": {"name": "mlp"},

@@ -24,16 +24,7 @@ from vla.sim.layouts import LAYOUTS
 
 WORDS = Counter(["pick", "up", "the", "red", "apple", "banana", "where", "is", "what", "kind", "of", "thing", "fruit"] * 50)
 DECODERS = {
-    "gpt2": {
-        "model_type": "gpt2",
-        "n_embd": 32,
-        "n_layer": 2,
-        "n_head": 2,
-        "n_positions": 256,
-        "resid_pdrop": 0.0,
-        "embd_pdrop": 0.0,
-        "attn_pdrop": 0.0,
-    },
+    "gpt2": TINY_POLICY["decoder"]["config"],
     "llama": {
         "model_type": "llama",
         "hidden_size": 32,
@@ -218,3 +209,16 @@ def test_plans_are_learned_written_and_returned() -> None:
     assert policy.head.last_plans == ["12 200", "97 31"]
     assert batch.actions_KHA is not None
     assert np.abs(actions - batch.actions_KHA[[0, 3]].numpy()).max() <= 1.0 / 128
+
+
+def test_an_empty_plan_is_no_error() -> None:
+    policy, batch = make_policy(head=PLAN), robot_batch(rows=2)
+    stop = encode(policy.decoder.tokenizer, " Action:")[0]
+    with torch.no_grad():  # the likeliest word is always the stop word
+        policy.decoder.logits = lambda hidden, ids=None: (
+            torch.nn.functional.one_hot(torch.full(hidden.shape[:-1], stop), len(policy.decoder.tokenizer)).float()
+            if ids is None
+            else torch.zeros(*hidden.shape[:-1], len(ids))
+        )
+        assert policy.act(batch.images_BVTCHW, ["pick the banana"] * 2).shape == (2, 1, 8)
+    assert policy.head.last_plans == ["", ""]

@@ -11,12 +11,14 @@ import lightning
 
 from vla.config import build, configs_dir, load_config
 from vla.data.pack import pack_from_file
+from vla.decoders.text import robot_prompt
 from vla.evaluate import PolicyActor, Result, evaluate, to_images
 from vla.film import animation, contact_sheet
+from vla.heads.token import ACTION_WORD
 from vla.policy import VLAPolicy
 from vla.report import default_environment, plot_curves, print_table, section, table_rows, write_html
 from vla.saving import save_policy
-from vla.train import RunConfig, _tokenizer, make_contract, train
+from vla.train import RunConfig, make_contract, run_tokenizer, train
 
 SHORT_PACK = {"robot": ["source.episodes=400"], "web": ["source.samples=600"]}
 SHORT_TRAIN = ["train.steps=60", "train.val_every=30", "train.log_every=10", "train.save_every=20", "optim.warmup=10"]
@@ -61,7 +63,7 @@ def _untrained(config: RunConfig, directory: Path) -> Path:
     if not directory.is_dir():
         contract, words = make_contract(config)
         lightning.seed_everything(config.train.seed, verbose=False)
-        policy = build("policy", config.policy, contract=contract, tokenizer=_tokenizer(config, words, Path(config.run)))
+        policy = build("policy", config.policy, contract=contract, tokenizer=run_tokenizer(config, words, Path(config.run)))
         save_policy(policy, config.policy, directory)
     return directory
 
@@ -91,9 +93,8 @@ def action_example(directory: Path) -> str:
     action = PolicyActor(policy)([0], [observation])[0]
     space = policy.contract.action_space
     units = "  ".join(f"{n} {v:+.3f} {u}" for n, v, u in zip(space.names, action, space.units, strict=True))
-    from vla.decoders.text import robot_prompt
-
-    return f"{robot_prompt(observation['instruction'])}{policy.head.text(unit[0])}\n{units}"
+    plan = "".join(f" {p} {ACTION_WORD}" for p in policy.head.last_plans)
+    return f"{robot_prompt(observation['instruction'])}{plan}{policy.head.text(unit[0])}\n{units}"
 
 
 def _page(out: Path, rows: list[dict[str, str]], token: Path, films: list[Any], results: list[Result], minutes: float) -> Path:

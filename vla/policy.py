@@ -10,7 +10,6 @@ import lightning
 import numpy as np
 import torch
 from torchmetrics import MeanMetric
-from torchmetrics.aggregation import MeanMetric as _Mean
 
 from vla.actions.normalise import Mode, Normaliser
 from vla.config import Slot, build, register
@@ -138,14 +137,14 @@ class VLAPolicy(lightning.LightningModule):
         if key not in self.metrics:
             self.metrics[key] = MeanMetric().to(self.device)
         metric = self.metrics[key]
-        assert isinstance(metric, _Mean)
+        assert isinstance(metric, MeanMetric)
         metric.update(values.float())
 
     def pop_metrics(self, stage: str) -> dict[str, float]:
         """Means since the last call, by logging name."""
         found = {}
         for key, metric in self.metrics.items():
-            assert isinstance(metric, _Mean)
+            assert isinstance(metric, MeanMetric)
             if key.startswith(f"{stage}-") and metric.update_count:
                 found[key.replace("-", "/")] = float(metric.compute())
                 metric.reset()

@@ -111,7 +111,7 @@ def train(config: RunConfig, progress: bool = True) -> Path:
     lightning.seed_everything(config.train.seed, verbose=False)
     # 3. data, contract, tokenizer
     contract, words = make_contract(config)
-    tokenizer = _tokenizer(config, words, run)
+    tokenizer = run_tokenizer(config, words, run)
     # 4. policy
     policy = build("policy", config.policy, contract=contract, tokenizer=tokenizer, optim=config.optim, steps=config.train.steps)
     if config.init and not checkpoint.is_file():
@@ -143,11 +143,14 @@ def train(config: RunConfig, progress: bool = True) -> Path:
     trainer.fit(policy, datamodule=streams, ckpt_path=str(checkpoint) if checkpoint.is_file() else None, weights_only=True)
     if trainer.global_step < config.train.steps:
         raise KeyboardInterrupt(f"stopped at step {trainer.global_step} of {config.train.steps}; the same command continues")
-    # 6. the policy, whole
-    return save_policy(policy, config.policy, done)
+    # 6. the policy, whole, by one process
+    if trainer.is_global_zero:
+        save_policy(policy, config.policy, done)
+    trainer.strategy.barrier()
+    return done
 
 
-def _tokenizer(config: RunConfig, words: Counter[str], run: Path) -> Any:
+def run_tokenizer(config: RunConfig, words: Counter[str], run: Path) -> Any:
     """The pretrained decoder's tokenizer, or one trained on the corpus and kept with the run."""
     decoder = config.policy["decoder"]
     if config.init:

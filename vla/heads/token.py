@@ -40,6 +40,7 @@ class TokenHead(nn.Module):
     ) -> None:
         super().__init__()
         self.plan, self.plan_tokens = plan, plan_tokens
+        self.last_plans: list[str] = []  # what the last ``predict`` wrote before its actions, one a row
         self.bins, self.action_dim, self.horizon = UniformBins(bins), action_dim, horizon
         self.vocabulary = ActionVocabulary(decoder.tokenizer, bins, assign)
         decoder.fit_vocabulary()
@@ -71,19 +72,21 @@ class TokenHead(nn.Module):
             raise ValueError("head.plan=true needs a plan for every step; this data has none: set head.plan to false")
         return [encode(decoder.tokenizer, f" {p} {ACTION_WORD}") for p in plans]
 
-    def write_plans(self, decoder: Any, prefix_BND: torch.Tensor, prompts: list[list[int]]) -> list[str]:
-        """Free decoding up to the word "Action:", one plan a row."""
+    def write_plans(self, decoder: Any, prefix_BND: torch.Tensor, prompts: list[list[int]]) -> list[list[int]]:
+        """Free decoding up to the word "Action:": the ids of one plan a row (possibly none), and that word behind it."""
         tok = decoder.tokenizer
-        stop = encode(tok, f" {ACTION_WORD}")[0]
+        word = encode(tok, f" {ACTION_WORD}")
+        stop = word[0]
         written = generate(decoder, prefix_BND, prompts, self.plan_tokens, stop=stop).tolist()
-        return [tok.decode(row[: row.index(stop)] if stop in row else row).strip() for row in written]
+        plans = [row[: row.index(stop)] if stop in row else row for row in written]
+        self.last_plans = [tok.decode(plan).strip() for plan in plans]
+        return [plan + word for plan in plans]
 
     def predict(self, decoder: Any, prefix_BND: torch.Tensor, instructions: list[str]) -> torch.Tensor:
         """Greedy, legal tokens only: (B, H, A) in [-1, 1]."""
         prompts = [encode(decoder.tokenizer, robot_prompt(i)) for i in instructions]
         if self.plan:
-            self.last_plans = self.write_plans(decoder, prefix_BND, prompts)
-            prompts = [p + t for p, t in zip(prompts, self._thoughts(decoder, self.last_plans), strict=True)]
+            prompts = [p + t for p, t in zip(prompts, self.write_plans(decoder, prefix_BND, prompts), strict=True)]
         ids = generate(decoder, prefix_BND, prompts, self.horizon * self.action_dim, self.vocabulary.ids.to(prefix_BND.device))
         return self.bins.decode(self.vocabulary.bins_of(ids)).reshape(-1, self.horizon, self.action_dim)
 

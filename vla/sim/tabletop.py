@@ -15,7 +15,7 @@ from vla.sim.world import HALF_TABLE, HOVER_Z, TILT_LIMIT, World
 
 CAMERAS = {"top": render_top, "wrist": render_wrist}
 STATE_NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "aperture")  # m, m, m, rad, rad, rad, share open
-STEP_LIMIT = 36  # control steps; the expert needs at most 18 (measured over 5,000 episodes)
+STEP_LIMIT = 36  # control steps; the expert stays well below half of it (tests/test_sim.py)
 GRACE = 3  # control steps after success in which the policy may say "terminate"
 
 
