@@ -146,7 +146,6 @@ def train(config: RunConfig, progress: bool = True) -> Path:
     # 6. the policy, whole, by one process
     if trainer.is_global_zero:
         save_policy(policy, config.policy, done)
-    trainer.strategy.barrier()
     return done
 
 
