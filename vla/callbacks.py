@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -49,12 +50,23 @@ class RngState(lightning.Callback):
         np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
 
 
-class Interrupted(lightning.Callback):
-    """Ctrl-C saves where the run is."""
+class Keep(lightning.Callback):
+    """Writes ``path`` every ``every`` steps, after the validation of the same step where there is one, and on Ctrl-C."""
+
+    def __init__(self, path: Path, every: int, val_every: int) -> None:
+        self.path, self.every, self.val_every = path, every, val_every
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if trainer.global_step % self.every == 0 and trainer.global_step % self.val_every != 0:
+            trainer.save_checkpoint(self.path)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.global_step % self.every == 0:
+            trainer.save_checkpoint(self.path)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt) and trainer.checkpoint_callback is not None and trainer.global_step > 0:
-            trainer.save_checkpoint(f"{trainer.checkpoint_callback.dirpath}/last.ckpt")
+        if isinstance(exception, KeyboardInterrupt) and trainer.global_step > 0:
+            trainer.save_checkpoint(self.path)
 
 
 def measure_peak_flops(device: torch.device, seconds: float = 0.3) -> float:

@@ -12,10 +12,9 @@ from typing import Annotated, Any, Literal
 import lightning
 import torch
 import yaml
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from vla.callbacks import Interrupted, Monitor, RngState, StreamPosition
+from vla.callbacks import Keep, Monitor, RngState, StreamPosition
 from vla.config import ConfigError, Slot, build, load_config
 from vla.contract import Contract, library_versions
 from vla.data.manifest import action_space, load_manifest
@@ -122,21 +121,18 @@ def train(config: RunConfig, progress: bool = True) -> Path:
         TensorBoardLogger(str(run), name="", version="tensorboard"),
         CSVLogger(str(run), name="", version=f"csv-{len(list(run.glob('csv-*'))):04d}"),
     ]
-    keep = ModelCheckpoint(
-        dirpath=run, filename="last", every_n_train_steps=config.train.save_every, save_top_k=1, enable_version_counter=False
-    )
+    val_every = min(config.train.val_every, config.train.steps)
     callbacks = [
         StreamPosition(),
         RngState(),
         Monitor(config.train.log_every, progress),
         RolloutFilm(config.train.rollouts),
-        Interrupted(),
-        keep,
+        Keep(checkpoint, config.train.save_every, val_every),
     ]
     trainer = lightning.Trainer(
         strategy="ddp_find_unused_parameters_true" if config.train.devices > 1 else "auto",  # a batch may be all robot or all web
         accelerator=config.train.accelerator, devices=config.train.devices, precision=config.train.precision,
-        max_steps=config.train.steps, max_epochs=-1, val_check_interval=min(config.train.val_every, config.train.steps),
+        max_steps=config.train.steps, max_epochs=-1, val_check_interval=val_every, enable_checkpointing=False,
         check_val_every_n_epoch=None, num_sanity_val_steps=0, gradient_clip_val=config.optim.clip, logger=loggers, callbacks=callbacks,
         log_every_n_steps=config.train.log_every, enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
