@@ -59,7 +59,7 @@ def test_pack_then_verify(tmp_path: Path) -> None:
 def test_readme_commands_exist() -> None:
     text = (REPOSITORY / "README.md").read_text()
     verbs = set(re.findall(r"`vla (\w+)", text))
-    assert verbs == {"pack", "data", "train", "eval", "demo"}
+    assert verbs == {"pack", "data", "train", "eval", "demo", "zoo"}
     for path in re.findall(r"configs/[\w/]+\.yaml", text):
         assert (REPOSITORY / path).is_file(), path
 
@@ -73,7 +73,7 @@ def test_files_are_small_and_the_loss_is_near() -> None:
         ("cli.py", "train_from_file("),
         ("train.py", "return train("),
         ("train.py", "trainer.fit(policy"),
-        ("policy.py", "losses = self.losses(batch)"),
+        ("module.py", "losses = self.losses(batch)"),
     ]
     for name, call in hops:
         assert call in (REPOSITORY / "vla" / name).read_text()

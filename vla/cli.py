@@ -68,6 +68,22 @@ def demo(
     typer.echo(f"report: {run_demo(out, short)}")
 
 
+@app.command()
+def zoo(
+    configs: Annotated[Optional[list[str]], typer.Argument(help="runs to measure, and key=value overrides for all of them")] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="time the policies of CONFIGS instead of listing what there is")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables")] = False,
+    steps: Annotated[int, typer.Option(min=1, help="timed repetitions; medians are shown")] = 10,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+) -> None:
+    """List every component and preset, or measure parameters, FLOPs, tokens, time and memory of whole policies."""
+    from vla.zoo import run_zoo
+
+    run_zoo(configs or [], measure, as_json, steps, device)
+
+
 @data_app.command()
 def verify(directory: Path) -> None:
     """Compare every shard with its checksum; exit 1 and name the shard if one is damaged."""

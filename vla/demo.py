@@ -87,14 +87,12 @@ def action_example(directory: Path) -> str:
     options, _ = default_environment(policy.contract)
     env: Any = gym.make("vla/Tabletop-v0", disable_env_checker=True, **options)
     observation, _ = env.reset(seed=1)
-    unit = policy.head.predict(
-        policy.decoder, policy.prefix(to_images([observation], policy.contract.cameras)), [observation["instruction"]]
-    )
+    made = policy.plan_and_act(to_images([observation], policy.contract.cameras), [observation["instruction"]])
     action = PolicyActor(policy)([0], [observation])[0]
     space = policy.contract.action_space
     units = "  ".join(f"{n} {v:+.3f} {u}" for n, v, u in zip(space.names, action, space.units, strict=True))
-    plan = "".join(f" {p} {ACTION_WORD}" for p in policy.head.last_plans)
-    return f"{robot_prompt(observation['instruction'])}{plan}{policy.head.text(unit[0])}\n{units}"
+    plan = "".join(f" {p} {ACTION_WORD}" for p in made.plans)
+    return f"{robot_prompt(observation['instruction'])}{plan}{policy.head.text(made.unit_BHA[0])}\n{units}"
 
 
 def _page(out: Path, rows: list[dict[str, str]], token: Path, films: list[Any], results: list[Result], minutes: float) -> Path:

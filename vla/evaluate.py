@@ -14,6 +14,7 @@ import torch
 from rich.progress import Progress
 
 import vla.sim.tabletop  # noqa: F401  registers vla/Tabletop-v0
+from vla.chunks import ChunkMemory
 from vla.data.manifest import write_json
 from vla.sim.adapt import ImageEnvironment
 
@@ -59,18 +60,22 @@ def to_images(observations: Sequence[dict[str, Any]], cameras: Sequence[str]) ->
 
 
 class PolicyActor:
-    """Holds each environment's history of images and remaining chunk, so that any policy drives any environment."""
+    """Holds each environment's history of images and chunks, so that any policy drives any environment.
 
-    def __init__(self, policy: Any, execute: int | None = None) -> None:
+    Args:
+        execute: steps of a chunk that are carried out before the policy is asked again (all of them if not given).
+        ensemble: temporal ensembling instead (ACT, arXiv 2304.13705), see ``ChunkMemory``.
+    """
+
+    def __init__(self, policy: Any, execute: int | None = None, ensemble: float | None = None) -> None:
         self.policy, self.contract = policy, policy.contract
-        self.execute = execute or self.contract.horizon
+        self.chunks = ChunkMemory(self.contract.action_space, execute or self.contract.horizon, ensemble)
         self.frames: dict[int, list[torch.Tensor]] = {}
-        self.queues: dict[int, list[np.ndarray]] = {}
 
     def reset(self, slot: int) -> None:
         """Forget an environment's past."""
         self.frames.pop(slot, None)
-        self.queues.pop(slot, None)
+        self.chunks.reset(slot)
 
     def __call__(self, slots: Sequence[int], observations: Sequence[dict[str, Any]]) -> np.ndarray:
         """One action (B, A) in robot units for every environment."""
@@ -78,13 +83,13 @@ class PolicyActor:
         for row, slot in enumerate(slots):
             past = self.frames.setdefault(slot, [images[row]] * self.contract.history)
             self.frames[slot] = [*past, images[row]][-self.contract.history :]
-        empty = [r for r, s in enumerate(slots) if not self.queues.get(s)]
-        if empty:
-            stacked = torch.stack([torch.cat(self.frames[slots[r]], 1) for r in empty])
-            actions = self.policy.act(stacked, [observations[r]["instruction"] for r in empty])
-            for r, chunk in zip(empty, actions, strict=True):
-                self.queues[slots[r]] = list(chunk[: self.execute])
-        return np.stack([self.queues[s].pop(0) for s in slots])
+        asking = [r for r, s in enumerate(slots) if self.chunks.wants(s)]
+        if asking:
+            stacked = torch.stack([torch.cat(self.frames[slots[r]], 1) for r in asking])
+            actions = self.policy.act(stacked, [observations[r]["instruction"] for r in asking])
+            for r, chunk in zip(asking, actions, strict=True):
+                self.chunks.add(slots[r], chunk)
+        return np.stack([self.chunks.next(s) for s in slots])
 
 
 def rollouts(

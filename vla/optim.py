@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -12,7 +12,8 @@ from torch import nn
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with warm-up. lr: peak; warmup: steps; schedule: after warm-up; final: share of lr at the end; clip: gradient norm."""
+    """AdamW with warm-up. lr: peak; warmup: steps; schedule: after warm-up; final: share of lr at the end; clip: gradient norm;
+    parts: factors of lr for parts of the policy, by name (``{vision: 0.1, decoder.lm: 0.3}``; the longest name that fits counts)."""
 
     lr: float = 1e-3
     weight_decay: float = 0.05
@@ -21,13 +22,37 @@ class OptimConfig:
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     final: float = 0.02
     clip: float = 1.0
+    parts: dict[str, float] = field(default_factory=dict)
+
+
+def _within(name: str, part: str) -> bool:
+    return name == part or name.startswith(part + ".")
+
+
+def _part(name: str, parts: dict[str, float]) -> str | None:
+    """The longest of ``parts`` that a parameter's name is in."""
+    return max((p for p in parts if _within(name, p)), key=len, default=None)
 
 
 def make_optimizer(module: nn.Module, config: OptimConfig, steps: int) -> dict[str, Any]:
-    """AdamW (no decay on vectors) and a schedule over ``steps`` optimiser steps, in Lightning's form."""
-    matrices = [p for p in module.parameters() if p.requires_grad and p.ndim >= 2]
-    vectors = [p for p in module.parameters() if p.requires_grad and p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    """AdamW (no decay on vectors) and a schedule over ``steps`` optimiser steps, in Lightning's form.
+
+    Raises:
+        ValueError: a name in ``parts`` fits nothing that learns.
+    """
+    learning = {n: p for n, p in module.named_parameters() if p.requires_grad}
+    idle = [part for part in config.parts if not any(_within(n, part) for n in learning)]
+    if idle:
+        raise ValueError(
+            f"optim.parts.{idle[0]}: nothing that learns has this name; parts: {', '.join(sorted({n.split('.')[0] for n in learning}))}"
+        )
+    groups = []
+    for part in (None, *config.parts):
+        own = [p for n, p in learning.items() if _part(n, config.parts) == part]
+        lr = config.lr * (1.0 if part is None else config.parts[part])
+        for members, decay in (([p for p in own if p.ndim >= 2], config.weight_decay), ([p for p in own if p.ndim < 2], 0.0)):
+            if members:
+                groups.append({"params": members, "weight_decay": decay, "lr": lr})
     optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
 
     def scale(step: int) -> float:

@@ -14,8 +14,8 @@ _T = TypeVar("_T")
 _REGISTRY: dict[str, dict[str, type]] = {}
 # where each slot's components live; packages are imported whole, and only when the slot is first asked for
 _HOMES = {
-    "policy": ["vla.policy"], "vision": ["vla.vision"], "connector": ["vla.connectors"], "decoder": ["vla.decoders"],
-    "head": ["vla.heads"], "source": ["vla.data.sources"],
+    "policy": ["vla.policy", "vla.rt1"], "vision": ["vla.vision"], "connector": ["vla.connectors"], "decoder": ["vla.decoders"],
+    "head": ["vla.heads"], "codec": ["vla.actions"], "text": ["vla.decoders"], "source": ["vla.data.sources"],
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from vla.config import build
 from vla.contract import Contract
 from vla.data.manifest import DataError, write_json
 from vla.decoders.tokenizer import load_tokenizer
+from vla.tuning import plain_name
 
 FILES = ("model.safetensors", "policy.yaml", "contract.json", "tokenizer")
 
@@ -39,12 +40,22 @@ def save_policy(policy: Any, config: dict[str, Any], directory: str | Path) -> P
             seen.add(tensor.data_ptr())
             weights[name] = tensor.contiguous()
     save_file(weights, temporary / "model.safetensors")
-    (temporary / "policy.yaml").write_text(yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
+    (temporary / "policy.yaml").write_text(yaml.safe_dump(portable(policy, config), sort_keys=False), encoding="utf-8")
     write_json(temporary / "contract.json", policy.contract.to_dict())
-    policy.decoder.tokenizer.save_pretrained(temporary / "tokenizer")
+    policy.text_processor.save_pretrained(temporary / "tokenizer")
     shutil.rmtree(directory, ignore_errors=True)
     temporary.replace(directory)
     return directory
+
+
+def portable(policy: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with what its parts found out when they were made (architectures of pretrained models, overwritten ids), so that
+    loading needs no hub, no other folder and no corpus."""
+    out = plain(config)
+    for slot, part in out.items():
+        if isinstance(part, dict) and hasattr(getattr(policy, slot, None), "portable"):
+            part.update(plain(getattr(policy, slot).portable()))
+    return out
 
 
 def plain(value: Any) -> Any:
@@ -66,14 +77,20 @@ def load_policy(directory: str | Path, device: str | torch.device = "cpu") -> An
             raise DataError(f"{directory / name}: missing; a saved policy has {', '.join(FILES)}: save or copy it again")
     config = yaml.safe_load((directory / "policy.yaml").read_text(encoding="utf-8"))
     contract = Contract.from_dict(json.loads((directory / "contract.json").read_text(encoding="utf-8")))
-    tokenizer = load_tokenizer(directory / "tokenizer")
-    policy = build("policy", config, contract=contract, tokenizer=tokenizer, pretrained=False)
+    text = directory / "tokenizer"
+    policy = build("policy", config, contract=contract, tokenizer=load_tokenizer(text), folder=text, pretrained=False)
     weights = _read_weights(directory)
     missing, unexpected = policy.load_state_dict(weights, strict=False)
     present = {t.data_ptr() for n, t in policy.state_dict().items() if n in weights}
     lost = [n for n in missing if policy.state_dict()[n].data_ptr() not in present]
     if lost or unexpected:
         raise DataError(f"{directory}: weights do not fit policy.yaml: missing {lost[:3]}, unexpected {list(unexpected)[:3]}")
+    state = policy.state_dict()
+    changed = [n for n, t in weights.items() if not torch.equal(state[n], t)]
+    if changed:  # two weights of the file share one place: the library now ties what it did not tie when they were saved
+        raise DataError(
+            f"{directory}: {changed[0]} cannot keep its own values with this version of transformers; see contract.json for the versions"
+        )
     return policy.to(device).eval()
 
 
@@ -92,8 +109,11 @@ def start_from(policy: Any, directory: str | Path) -> None:
     Raises:
         DataError: the two do not have the same vision, connector and decoder.
     """
-    weights = {n: t for n, t in _read_weights(Path(directory)).items() if not n.startswith("head.")}
-    own = {n: t.shape for n, t in policy.state_dict().items()}
+    given = {n: t for n, t in _read_weights(Path(directory)).items() if not n.startswith("head.")}
+    state = policy.state_dict()
+    renamed = {plain_name(n): n for n in state}  # adapters put weights one level deeper
+    weights = {n if n in state else renamed.get(n, n): t for n, t in given.items()}
+    own = {n: t.shape for n, t in state.items()}
     wrong = [n for n, t in weights.items() if own.get(n) != t.shape]
     if wrong:
         raise DataError(

@@ -18,7 +18,7 @@ from vla.callbacks import Keep, Monitor, RngState, StreamPosition
 from vla.config import ConfigError, Slot, build, load_config
 from vla.contract import Contract, library_versions
 from vla.data.manifest import action_space, load_manifest
-from vla.data.module import DataConfig, Streams
+from vla.data.module import DataConfig, Streams, sample_chunks
 from vla.decoders.tokenizer import load_tokenizer, train_tokenizer
 from vla.optim import OptimConfig
 from vla.rollout_film import RolloutFilm
@@ -112,7 +112,10 @@ def train(config: RunConfig, progress: bool = True) -> Path:
     contract, words = make_contract(config)
     tokenizer = run_tokenizer(config, words, run)
     # 4. policy
-    policy = build("policy", config.policy, contract=contract, tokenizer=tokenizer, optim=config.optim, steps=config.train.steps)
+    policy = build(
+        "policy", config.policy, contract=contract, tokenizer=tokenizer, optim=config.optim, steps=config.train.steps, words=words,
+        chunks=sample_chunks(config.data),
+    )  # fmt: skip
     if config.init and not checkpoint.is_file():
         start_from(policy, config.init)
     # 5. loop
@@ -146,16 +149,16 @@ def train(config: RunConfig, progress: bool = True) -> Path:
 
 
 def run_tokenizer(config: RunConfig, words: Counter[str], run: Path) -> Any:
-    """The pretrained decoder's tokenizer, or one trained on the corpus and kept with the run."""
-    decoder = config.policy["decoder"]
+    """The pretrained language model's tokenizer, or one trained on the corpus and kept with the run."""
+    part = config.policy.get("decoder") or config.policy["text"]
     if config.init:
         return load_tokenizer(Path(config.init) / "tokenizer")
-    if decoder.get("model"):
-        return load_tokenizer(decoder["model"])
+    if part.get("model"):
+        return load_tokenizer(part["model"])
     folder = run / "tokenizer"
     if not folder.is_dir():
         temporary = run / "tokenizer.tmp"
-        train_tokenizer(words, decoder.get("vocab_size", 2048)).save_pretrained(temporary)
+        train_tokenizer(words, part.get("vocab_size", 2048)).save_pretrained(temporary)
         temporary.replace(folder)
     return load_tokenizer(folder)
 

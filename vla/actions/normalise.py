@@ -37,6 +37,9 @@ class Normaliser(nn.Module):
         self.register_buffer("half_A", half.float(), persistent=False)
         self.centre_A: torch.Tensor
         self.half_A: torch.Tensor
+        held = (statistics or {}).get("quantiles")
+        # (L, A) the data's quantiles at L even levels, normalised
+        self.quantiles = None if held is None else self(torch.tensor(held, dtype=torch.float32))
 
     def forward(self, actions: torch.Tensor) -> torch.Tensor:
         """(..., A) robot units to [-1, 1]."""

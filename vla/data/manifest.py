@@ -41,12 +41,20 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def statistics(values: np.ndarray) -> dict[str, list[float]]:
-    """True pooled statistics per column of (T, A): min, q01, q99, max, mean, std."""
+LEVELS = 257  # quantiles kept: a 256-bin codec's edges
+
+
+def statistics(values: np.ndarray) -> dict[str, Any]:
+    """True pooled statistics per column of (T, A): min, q01, q99, max, mean, std, and (257, A) quantiles at even levels."""
     values = values.astype(np.float64)
     q01, q99 = np.quantile(values, [0.01, 0.99], axis=0)
     rows = {"min": values.min(0), "q01": q01, "q99": q99, "max": values.max(0), "mean": values.mean(0), "std": values.std(0)}
-    return {k: [float(f"{v:.9g}") for v in row] for k, row in rows.items()}
+    grid = np.quantile(values, np.linspace(0, 1, LEVELS), axis=0)
+    return {k: _short(row) for k, row in rows.items()} | {"quantiles": [_short(row) for row in grid]}
+
+
+def _short(row: np.ndarray) -> list[float]:
+    return [float(f"{v:.9g}") for v in row]
 
 
 def load_manifest(directory: str | Path) -> dict[str, Any]:

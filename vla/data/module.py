@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import lightning
+import torch
 from torch.utils.data import DataLoader
 
+from vla.data.manifest import DataError, load_manifest
 from vla.data.pipeline import BatchStream, WindowConfig
 from vla.schema import Batch
 
@@ -22,6 +24,16 @@ class DataConfig:
     window: WindowConfig = field(default_factory=WindowConfig)
     shuffle: int = 4000
     workers: int = 0
+
+
+def sample_chunks(config: DataConfig, count: int = 2000) -> torch.Tensor:
+    """(n, H, A) action chunks in robot units from the first shards, for codecs that learn from them."""
+    for name, folder in config.datasets.items():
+        if load_manifest(folder)["kind"] == "episode":
+            window = replace(config.window, segments=1)
+            stream = BatchStream({name: folder}, {name: 1.0}, window, 1, True, shuffle=1)
+            return stream.chunks(name, count)
+    raise DataError("no robot episodes among the data sets")
 
 
 class Streams(lightning.LightningDataModule):

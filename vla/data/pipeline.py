@@ -11,6 +11,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,15 @@ class BatchStream(IterableDataset[Batch]):
         urls = ({"url": shards[rng.randrange(len(shards))]} for _ in iter(int, 1))
         windows = _windows(_untarred(self.folders[name], urls), self.window)
         return wds.filters._shuffle(windows, bufsize=self.shuffle, initial=self.shuffle // 2, rng=rng)
+
+    def chunks(self, name: str, count: int) -> torch.Tensor:
+        """(n, H, A) of the first ``count`` windows of the training split, undecoded."""
+        urls = iter([{"url": s} for s in self._shards(name)])
+        found = []
+        for item in islice(_windows(_untarred(self.folders[name], urls), self.window), count):
+            actions, t = item["steps"]["actions"], item["t"]
+            found.append(actions[[min(t + k, len(actions) - 1) for k in range(self.window.horizon)]])
+        return torch.from_numpy(np.array(found)).float()
 
     def _chunk(self, number: int, worker: int, skip: int, count: int) -> Iterator[Batch]:
         """``count`` batches of one chunk of one worker; the first ``skip`` are drawn but not decoded."""

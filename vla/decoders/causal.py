@@ -2,95 +2,177 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+from transformers import DynamicCache
 
 from vla.config import register
-from vla.decoders.tokenizer import INTEGERS
-
-_CURVE_TURNS = 4.0  # standard deviation of the curve's turns over 0..255: numbers ten apart are nearly uncorrelated
+from vla.decoders.base import Decoding, Prefix, Tails, states_of, tail_ids
+from vla.decoders.language import (
+    HiddenToLogits,
+    attention_mask,
+    fit_embedding,
+    make_language_model,
+    order_integers,
+    plain_architecture,
+    settle,
+)
+from vla.decoders.packing import pack_texts
+from vla.decoders.rows import LearnedRows
+from vla.decoders.text import encode
+from vla.tuning import LoraConfig
 
 
 @register("decoder", "causal")
 class CausalDecoder(nn.Module):
-    """``AutoModelForCausalLM`` fed with embeddings.
+    """``AutoModelForCausalLM`` fed with embeddings; several texts share their image in one sequence.
 
     Args:
-        model: local folder or hub name of pretrained weights and tokenizer, or None for random weights.
-        config: architecture when ``model`` is None: ``model_type`` and any field of that type's configuration class.
+        model: local folder, ``package:`` path or hub name of pretrained weights and tokenizer, or None for random weights.
+        config: architecture: ``model_type`` and any field of that type's configuration class; required when ``model`` is None, and beside a
+        ``model`` it is what is built where the weights are not to be loaded (tests, ``vla zoo``).
         vocab_size: of the BPE tokenizer trained on the data when ``model`` is None.
         ordinal_integers: start random embeddings of the integers on a smooth curve.
+        image_positions: ``shared``: all image tokens at one position (where they lie in the picture is told by the encoder's 2-D code), or
+        ``each``: one after another, as pretrained models have seen texts.
+        image_attention: image tokens see each other both ways (``full``), or only backwards (``causal``).
+        frozen, lora: what is trained, see ``vla.tuning``. checkpointing: trade time for memory in training.
         tokenizer: (wired) the tokenizer; the embedding is made to fit it.
     """
 
+    whole = False  # no eyes of its own
+
     def __init__(
-        self, model: str | None = None, config: dict[str, Any] | None = None, vocab_size: int = 2048, ordinal_integers: bool = True, *, tokenizer: Any = None,
-        pretrained: bool = True,
+        self, model: str | None = None, config: dict[str, Any] | None = None, vocab_size: int = 2048, ordinal_integers: bool = True,
+        image_positions: Literal["shared", "each"] = "shared", image_attention: Literal["full", "causal"] = "full", frozen: bool = False,
+        lora: LoraConfig | None = None, checkpointing: bool = False, *, tokenizer: Any = None, pretrained: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
-        if (model is None) == (config is None):
-            raise ValueError("decoder: give either model (pretrained) or config (random weights)")
-        self.tokenizer = tokenizer
-        if model is None:
-            fields = dict(config or {})
-            kind = fields.pop("model_type", "llama")
-            built = AutoConfig.for_model(kind, vocab_size=len(tokenizer), pad_token_id=0, bos_token_id=1, eos_token_id=1, **fields)
-            self.lm = AutoModelForCausalLM.from_config(built, attn_implementation="sdpa")
-            if ordinal_integers:
-                self._order_integers()
-        elif pretrained:
-            self.lm = AutoModelForCausalLM.from_pretrained(model, attn_implementation="sdpa")
-        else:
-            self.lm = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model), attn_implementation="sdpa")
+        self.pretrained_from = model
+        self.tokenizer, self.frozen, self.lora = tokenizer, frozen, lora
+        self.image_positions, self.image_attention = image_positions, image_attention
+        self.lm = make_language_model("causal", model, config, tokenizer, pretrained)
+        if model is None and ordinal_integers:
+            order_integers(self.lm, tokenizer)
+        self.bos = tokenizer.bos_token_id if model is not None else None  # pretrained models expect it first
+        if checkpointing:
+            self.lm.activation_checkpointing_enable()
         self.fit_vocabulary()
-
-    @torch.no_grad()
-    def _order_integers(self) -> None:
-        """Start the embeddings of 0..255 on a smooth curve: near numbers are near, as in any pretrained language model."""
-        weight = self.lm.get_input_embeddings().weight
-        ids = [self.tokenizer.encode(f" {n}", add_special_tokens=False) for n in range(INTEGERS)]
-        if any(len(i) != 1 for i in ids):
-            return
-        generator = torch.Generator().manual_seed(0)
-        frequency = torch.randn(weight.shape[1], generator=generator) * 2 * torch.pi * _CURVE_TURNS
-        phase = torch.rand(weight.shape[1], generator=generator) * 2 * torch.pi
-        curve = (torch.linspace(0, 1, INTEGERS)[:, None] * frequency + phase).cos() * 2**0.5
-        weight[torch.tensor(ids).flatten()] = curve * weight.std()
+        self._logits = HiddenToLogits(self.lm)
+        self.rows: LearnedRows | None = None
+        self.crossing: dict[str, torch.Tensor] | None = None  # what cross-attention layers look at during one forward
 
     def fit_vocabulary(self) -> None:
         """Grow the embedding to the tokenizer's length (new rows start at the mean)."""
-        if len(self.tokenizer) > self.lm.get_input_embeddings().num_embeddings:
-            self.lm.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)
+        fit_embedding(self.lm, self.tokenizer)
+
+    def portable(self) -> dict[str, Any]:
+        """The architecture of pretrained weights, so that loading needs neither folder nor hub."""
+        return {"config": plain_architecture(self.lm)} if self.pretrained_from else {}
+
+    def settle(self, new_rows: list[int]) -> None:
+        """Freeze or adapt, once all parts are there; ``new_rows``: ids of action tokens whose embeddings must learn in any case."""
+        settle(self, new_rows)
 
     @property
     def width(self) -> int:
         """D."""
         return self.lm.get_input_embeddings().embedding_dim
 
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The transformer's blocks, in order."""
+        lists = [m for m in self.lm.base_model.modules() if isinstance(m, nn.ModuleList)]
+        return max(lists, key=len)
+
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Token ids (B, S) to embeddings (B, S, D)."""
-        return self.lm.get_input_embeddings()(ids)
+        embeds = self.lm.get_input_embeddings()(ids)
+        return embeds if self.rows is None else self.rows.embed(ids, embeds)
+
+    def logits(self, hidden: torch.Tensor, ids: torch.Tensor | None = None) -> torch.Tensor:
+        """Hidden states (..., D) to logits over the vocabulary, or over the rows ``ids`` only."""
+        return self._logits(self.lm, hidden, ids, self.rows)
 
     def forward(
         self, embeds: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache | None = None
     ) -> torch.Tensor:
         """Embeddings (B, L, D), bool mask (B, 1, L, past + L) and positions (B, L) to hidden states (B, L, D)."""
         out = self.lm.base_model(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=cache is not None
-        )
+            inputs_embeds=embeds, attention_mask=attention_mask(self.lm, mask), position_ids=positions, past_key_values=cache,
+            use_cache=cache is not None,
+        )  # fmt: skip
         return out.last_hidden_state
 
-    def logits(self, hidden: torch.Tensor, ids: torch.Tensor | None = None) -> torch.Tensor:
-        """Hidden states (..., D) to logits over the vocabulary, or over the rows ``ids`` only."""
-        head = self.lm.get_output_embeddings()
-        if ids is None:
-            return head(hidden)
-        bias = None if head.bias is None else head.bias[ids]
-        return nn.functional.linear(hidden, head.weight[ids], bias)
+    @contextmanager
+    def _crossing(self, prefix: Prefix, sees_BL: torch.Tensor) -> Iterator[None]:
+        """During this forward, cross-attention layers look at the prefix's memory."""
+        self.crossing = None if prefix.memory_BMD is None else {"memory_BMD": prefix.memory_BMD, "sees_BL": sees_BL}
+        try:
+            yield
+        finally:
+            self.crossing = None
 
-    def new_cache(self) -> DynamicCache:
-        """An empty key-value cache."""
-        return DynamicCache(config=self.lm.config)
+    def _prefix(self, prefix: Prefix) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, N, D) what stands before the texts, and its positions (N,)."""
+        tokens = prefix.tokens_BND
+        count = tokens.shape[1]
+        each = torch.arange(count) if self.image_positions == "each" else torch.zeros(count, dtype=torch.long)
+        if self.bos is None:
+            return tokens, each
+        bos = self.embed(torch.full((len(tokens), 1), self.bos, device=tokens.device)).to(tokens.dtype)
+        return torch.cat([bos, tokens], 1), torch.cat([torch.zeros(1, dtype=torch.long), each + 1])
+
+    def read(
+        self, prefix: Prefix, owner_K: torch.Tensor, prompts: Sequence[str], tails: Tails, sees_K: torch.Tensor | None = None, parallel: bool = False
+    ) -> torch.Tensor:  # fmt: skip
+        """See ``Decoder.read``: all K texts in B sequences."""
+        before, positions = self._prefix(prefix)
+        heads = [encode(self.tokenizer, p) for p in prompts]
+        ids = tail_ids(tails, self.tokenizer.pad_token_id)
+        starts_in = [len(h) for h in heads]
+        packed = pack_texts(
+            [h + t for h, t in zip(heads, ids, strict=True)], owner_K, prefix.rows, positions, self.tokenizer.pad_token_id, sees_K,
+            starts_in if parallel else None, self.image_attention == "causal",
+        )  # fmt: skip
+        embeds = self.embed(packed.ids_BS).to(before.dtype)
+        text_M, item_M = states_of([len(t) for t in ids], owner_K.device)
+        row_M = owner_K[text_M]
+        column_M = packed.starts_K[text_M] + torch.tensor(starts_in, device=owner_K.device)[text_M] - 1 + item_M
+        if isinstance(tails, torch.Tensor):
+            inside = item_M > 0  # the state at a query is the one behind it
+            embeds = embeds.index_put((row_M[inside], column_M[inside]), tails.flatten(0, 1).to(embeds.dtype))
+        with self._crossing(prefix, packed.sees_BL):
+            hidden = self(torch.cat([before, embeds], 1), packed.mask_B1LL, packed.positions_BL)
+        return hidden[:, before.shape[1] :][row_M, column_M]
+
+    def start(self, prefix: Prefix, prompts: Sequence[str]) -> tuple[Decoding, torch.Tensor]:
+        """See ``Decoder.start``."""
+        before, positions = self._prefix(prefix)
+        device, n = before.device, before.shape[1]
+        owner = torch.arange(prefix.rows, device=device)
+        texts = [encode(self.tokenizer, p) for p in prompts]
+        causal = self.image_attention == "causal"
+        packed = pack_texts(texts, owner, prefix.rows, positions, self.tokenizer.pad_token_id, causal_prefix=causal)
+        embeds = torch.cat([before, self.embed(packed.ids_BS).to(before.dtype)], 1)
+        cache = DynamicCache(config=self.lm.config)
+        with self._crossing(prefix, packed.sees_BL):
+            hidden = self(embeds, packed.mask_B1LL, packed.positions_BL, cache)
+        lengths = torch.tensor([len(t) for t in texts], device=device)
+        keys = torch.cat([torch.ones((prefix.rows, n), dtype=torch.bool, device=device), packed.sees_BL[:, n:]], 1)
+        last = n + lengths - 1
+        return Decoding(cache, keys, packed.positions_BL[owner, last] + 1, prefix), hidden[owner, last]
+
+    def step(self, state: Decoding, ids_B: torch.Tensor) -> torch.Tensor:
+        """See ``Decoder.step``."""
+        one = torch.ones((len(ids_B), 1), dtype=torch.bool, device=ids_B.device)
+        state.keys_BL = torch.cat([state.keys_BL, one], 1)
+        embeds = self.embed(ids_B[:, None]).to(state.prefix.tokens_BND.dtype)
+        with self._crossing(state.prefix, one):
+            hidden = self(embeds, state.keys_BL[:, None, None, :], state.next_B[:, None], state.cache)
+        state.next_B = state.next_B + 1
+        return hidden[:, -1]

@@ -1,22 +1,39 @@
-"""Next-token loss and greedy decoding behind an image prefix: what every token of this project goes through."""
+"""Next-token loss, and greedy writing under a grammar: what every token of this project goes through."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, Protocol
 
 import torch
 from torch.nn import functional
 
-from vla.decoders.packing import TEXT_START, pack_texts
+from vla.decoders.base import Decoder, Prefix, states_of
 
 PROMPT = "Q: {question} A:"
 ACTION_QUESTION = "what action should the robot take to {instruction}?"  # RT-2, arXiv 2307.15818 section 3.2
+_ANCHOR = "A:"  # what every written text stands behind
 
 
 def robot_prompt(instruction: str) -> str:
     """The paper's prompt for an instruction."""
     return PROMPT.format(question=ACTION_QUESTION.format(instruction=instruction))
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """Token ids without special tokens."""
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+@lru_cache(maxsize=65536)
+def continuation(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """Token ids of ``text`` where it goes on behind a prompt (some tokenizers write the first word of a string differently)."""
+    anchor, whole = encode(tokenizer, _ANCHOR), encode(tokenizer, _ANCHOR + text)
+    if whole[: len(anchor)] == anchor:
+        return tuple(whole[len(anchor) :])
+    return tuple(encode(tokenizer, text))
 
 
 @dataclass
@@ -30,77 +47,74 @@ class TextLoss:
 
 
 def text_loss(
-    decoder: Any, prefix_BND: torch.Tensor, owner_K: torch.Tensor, prompts: list[list[int]], targets: list[list[int]],
+    decoder: Decoder, prefix: Prefix, owner_K: torch.Tensor, prompts: Sequence[str], targets: Sequence[Sequence[int]],
     sees_K: torch.Tensor | None = None,
 ) -> TextLoss:  # fmt: skip
     """Cross-entropy of every target token given its image, its prompt and the targets before it (whole vocabulary)."""
-    rows, prefix = prefix_BND.shape[:2]
-    texts = [p + t for p, t in zip(prompts, targets, strict=True)]
-    packed = pack_texts(texts, owner_K, rows, prefix, decoder.tokenizer.pad_token_id, sees_K)
-    embeds = torch.cat([prefix_BND, decoder.embed(packed.ids_BS).to(prefix_BND.dtype)], 1)
-    hidden = decoder(embeds, packed.mask_B1LL, packed.positions_BL)[:, prefix:]
-    starts = packed.starts_K.tolist()
-    columns = [s + len(p) - 1 + i for s, p, t in zip(starts, prompts, targets, strict=True) for i in range(len(t))]
-    text_M = torch.repeat_interleave(torch.arange(len(texts)), torch.tensor([len(t) for t in targets])).to(owner_K.device)
-    column_M = torch.tensor(columns, device=owner_K.device)
-    hidden_MD = hidden[owner_K[text_M], column_M]
-    target_M = packed.ids_BS[owner_K[text_M], column_M + 1]
-    logits = decoder.logits(hidden_MD).float()
-    return TextLoss(functional.cross_entropy(logits, target_M, reduction="none"), logits.argmax(-1) == target_M, text_M, hidden_MD)
+    hidden = decoder.read(prefix, owner_K, prompts, targets, sees_K)
+    counts = torch.tensor([len(t) for t in targets])
+    text_M, item_M = states_of(counts.tolist(), hidden.device)
+    wanted = item_M < counts.to(hidden.device)[text_M]  # the state after the last token predicts nothing that is known
+    target_M = torch.tensor([t for tokens in targets for t in tokens], device=hidden.device)
+    logits = decoder.logits(hidden[wanted]).float()
+    loss_M = functional.cross_entropy(logits, target_M, reduction="none")
+    return TextLoss(loss_M, logits.argmax(-1) == target_M, text_M[wanted], hidden[wanted])
+
+
+class Writer(Protocol):
+    """The grammar of one row: which token may come next, and when the text is finished."""
+
+    @property
+    def done(self) -> bool:
+        """Nothing more is to be written."""
+        ...
+
+    def allowed(self) -> torch.Tensor | None:
+        """Ids that may come next; None: any. The same tensor object for the same set, so that rows can be grouped."""
+        ...
+
+    def push(self, token: int) -> None:
+        """Take the chosen token."""
+        ...
+
+
+class FreeText:
+    """Anything up to ``limit`` tokens or the token ``stop`` (which is not kept)."""
+
+    def __init__(self, stop: int, limit: int) -> None:
+        self.stop, self.limit, self.done = stop, limit, limit < 1
+        self.tokens: list[int] = []
+
+    def allowed(self) -> None:
+        """The whole vocabulary."""
+        return None
+
+    def push(self, token: int) -> None:
+        """Keep the token, or stop at it."""
+        if token != self.stop:
+            self.tokens.append(token)
+        self.done = token == self.stop or len(self.tokens) >= self.limit
 
 
 @torch.no_grad()
-def generate(
-    decoder: Any,
-    prefix_BND: torch.Tensor,
-    prompts: list[list[int]],
-    steps: int,
-    legal: torch.Tensor | None = None,
-    cached: bool = True,
-    stop: int | None = None,
-) -> torch.Tensor:
-    """Greedy decoding of ``steps`` tokens behind one prompt a row.
-
-    legal: the only ids allowed (robot prompts), or None for the whole vocabulary (web prompts; rows that have said <eos>, or ``stop``,
-    go on with it). Returns (B, steps) ids.
-    """
-    rows, prefix = prefix_BND.shape[:2]
-    device = prefix_BND.device
-    owner = torch.arange(rows, device=device)
-    pad = decoder.tokenizer.pad_token_id
-    eos = decoder.tokenizer.eos_token_id if stop is None else stop
-    packed = pack_texts(prompts, owner, rows, prefix, pad)
-    lengths = torch.tensor([len(p) for p in prompts], device=device)
-    embeds = torch.cat([prefix_BND, decoder.embed(packed.ids_BS).to(prefix_BND.dtype)], 1)
-    cache = decoder.new_cache() if cached else None
-    hidden = decoder(embeds, packed.mask_B1LL, packed.positions_BL, cache)
-    last = hidden[owner, prefix + lengths - 1]
-    keys = torch.ones((rows, embeds.shape[1]), dtype=torch.bool, device=device)
-    keys[:, prefix:] = torch.arange(packed.ids_BS.shape[1], device=device) < lengths[:, None]
-    out: list[torch.Tensor] = []
-    mask, positions = packed.mask_B1LL, packed.positions_BL
-    for step in range(steps):
-        best = decoder.logits(last, legal).argmax(-1)
-        token = legal[best] if legal is not None else best
-        if legal is None and out:
-            token = torch.where(out[-1] == eos, torch.full_like(token, eos), token)
-        out.append(token)
-        if step == steps - 1 or (legal is None and bool((token == eos).all())):
-            break
-        embed = decoder.embed(token[:, None]).to(prefix_BND.dtype)
-        position = (TEXT_START + lengths + step)[:, None]
-        keys = torch.cat([keys, torch.ones((rows, 1), dtype=torch.bool, device=device)], 1)
-        if cache is not None:
-            last = decoder(embed, keys[:, None, None, :], position, cache)[:, -1]
-        else:
-            embeds, positions = torch.cat([embeds, embed], 1), torch.cat([positions, position], 1)
-            mask = torch.nn.functional.pad(mask, (0, 1, 0, 1))
-            mask[:, 0, -1] = keys
-            last = decoder(embeds, mask, positions)[:, -1]
-    filled = out + [torch.full_like(out[-1], eos)] * (steps - len(out))
-    return torch.stack(filled, 1)
-
-
-def encode(tokenizer: Any, text: str) -> list[int]:
-    """Token ids without special tokens."""
-    return tokenizer.encode(text, add_special_tokens=False)
+def write(decoder: Decoder, prefix: Prefix, prompts: Sequence[str], writers: Sequence[Writer]) -> None:
+    """Greedy decoding of one text a row until every writer is done; logits are computed for allowed ids only."""
+    state, hidden = decoder.start(prefix, prompts)
+    pad = decoder.tokenizer.eos_token_id
+    while True:
+        chosen = [pad] * len(writers)
+        groups: dict[int, tuple[torch.Tensor | None, list[int]]] = {}
+        for row, writer in enumerate(writers):
+            if not writer.done:
+                ids = writer.allowed()
+                groups.setdefault(id(ids), (ids, []))[1].append(row)
+        for ids, rows in groups.values():
+            some = hidden if len(rows) == len(hidden) else hidden[rows]
+            legal = None if ids is None else ids.to(hidden.device)
+            best = decoder.logits(some, legal).argmax(-1)
+            for row, token in zip(rows, (best if legal is None else legal[best]).tolist(), strict=True):
+                chosen[row] = token
+                writers[row].push(token)
+        if all(w.done for w in writers):
+            return
+        hidden = decoder.step(state, torch.tensor(chosen, device=hidden.device))

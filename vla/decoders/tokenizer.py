@@ -10,6 +10,8 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from vla.pretrained import explain, locate
+
 INTEGERS = 256
 PROMPT_WORDS = ["Q:", "A:", "Action:", "what", "action", "should", "the", "robot", "take", "to"]
 
@@ -41,8 +43,17 @@ def train_tokenizer(words: Counter[str], vocab_size: int) -> PreTrainedTokenizer
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
 
 
-def load_tokenizer(directory: str | Path) -> Any:
-    """A tokenizer from a local folder; never downloads."""
+def load_tokenizer(name: str | Path) -> Any:
+    """A tokenizer from a local folder, ``package:`` path or hub name (see ``vla.pretrained``); one without padding pads with its end.
+
+    Raises:
+        PretrainedError: it is not here.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+    where = locate(str(name))
+    with explain(str(name)):
+        tokenizer = AutoTokenizer.from_pretrained(where.path, **where.options)
+    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

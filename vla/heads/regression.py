@@ -1,4 +1,4 @@
-"""The continuous baseline: learned queries after the prompt, read out by a linear map (OpenVLA-OFT style, parallel over the chunk)."""
+"""The continuous baseline: numbers by regression, decisions by classification (OpenVLA-OFT's L1 head)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from torch import nn
 from torch.nn import functional
 
 from vla.config import register
-from vla.decoders.packing import pack_texts
-from vla.decoders.text import encode, robot_prompt
-from vla.heads.base import HeadLoss
-from vla.schema import Batch
+from vla.decoders.base import Decoder, Prefix
+from vla.heads.base import HeadLoss, Prediction
+from vla.heads.queries import ActionQueries, binary_mask, decide, flat
+from vla.schema import ActionSpace, Batch
+
+_ERRORS: dict[str, Any] = {"l1": functional.l1_loss, "mse": functional.mse_loss, "huber": functional.huber_loss}
 
 
 @register("head", "regression")
@@ -20,40 +22,35 @@ class RegressionHead(nn.Module):
     """One query a step of the horizon; its last hidden state becomes the step's A numbers.
 
     Args:
-        loss: ``l1`` or ``mse`` in normalised units.
+        loss: ``l1``, ``mse`` or ``huber`` (bend at ``delta``) in normalised units. parallel: see ``ActionQueries``.
     """
 
-    def __init__(self, loss: Literal["l1", "mse"] = "l1", *, decoder: Any, action_dim: int, horizon: int) -> None:
+    def __init__(
+        self, loss: Literal["l1", "mse", "huber"] = "l1", delta: float = 0.1, parallel: bool = True, *, decoder: Any, action_space: ActionSpace,
+        horizon: int,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.kind, self.action_dim, self.horizon = loss, action_dim, horizon
-        self.query_HD = nn.Parameter(torch.randn(horizon, decoder.width) * 0.02)
-        self.out = nn.Linear(decoder.width, action_dim)
+        self.kind, self.delta = loss, delta
+        self.queries = ActionQueries(decoder.width, horizon, parallel)
+        self.norm = nn.LayerNorm(decoder.width)
+        self.out = nn.Linear(decoder.width, action_space.dim)
+        self.register_buffer("binary_A", binary_mask(action_space), persistent=False)
+        self.binary_A: torch.Tensor
 
-    def _forward(self, decoder: Any, prefix_BND: torch.Tensor, owner_K: torch.Tensor, instructions: list[str]) -> torch.Tensor:
-        """(K, H, A) in [-1, 1]."""
-        rows, prefix = prefix_BND.shape[:2]
-        pad = decoder.tokenizer.pad_token_id
-        prompts = [encode(decoder.tokenizer, robot_prompt(i)) for i in instructions]
-        packed = pack_texts([p + [pad] * self.horizon for p in prompts], owner_K, rows, prefix, pad)
-        embeds = decoder.embed(packed.ids_BS).to(prefix_BND.dtype)
-        lengths = torch.tensor([len(p) for p in prompts], device=owner_K.device)
-        column_KH = (packed.starts_K + lengths)[:, None] + torch.arange(self.horizon, device=owner_K.device)
-        embeds = embeds.index_put(
-            (owner_K[:, None].expand_as(column_KH), column_KH), self.query_HD.to(embeds.dtype).expand(len(prompts), -1, -1)
-        )
-        hidden = decoder(torch.cat([prefix_BND, embeds], 1), packed.mask_B1LL, packed.positions_BL)[:, prefix:]
-        return torch.tanh(self.out(hidden[owner_K[:, None], column_KH])) * 1.05
+    def _unit(self, raw_KHA: torch.Tensor) -> torch.Tensor:
+        """Numbers as they are, decisions by the sign of their logit."""
+        return torch.where(self.binary_A, decide(raw_KHA), raw_KHA).clamp(-1, 1)
 
-    def loss(self, decoder: Any, prefix_BND: torch.Tensor, batch: Batch, unit_KHA: torch.Tensor) -> HeadLoss:
-        """L1 or MSE over the steps inside the episode, one value a number."""
+    def loss(self, decoder: Decoder, prefix: Prefix, batch: Batch, unit_KHA: torch.Tensor) -> HeadLoss:
+        """The chosen error for numbers and binary cross-entropy for decisions, one value a number, steps inside the episode only."""
         assert batch.owner_K is not None and batch.mask_KH is not None
-        predicted = self._forward(decoder, prefix_BND, batch.owner_K, batch.instructions)
-        error = functional.l1_loss if self.kind == "l1" else functional.mse_loss
-        loss_KHA = error(predicted, unit_KHA, reduction="none")
-        segment = torch.arange(len(loss_KHA), device=loss_KHA.device)[:, None, None].expand_as(loss_KHA)
-        return HeadLoss(loss_KHA[batch.mask_KH].flatten(), segment[batch.mask_KH].flatten(), predicted.detach().clamp(-1, 1))
+        raw = self.out(self.norm(self.queries(decoder, prefix, batch.owner_K, batch.instructions)))
+        options = {"delta": self.delta} if self.kind == "huber" else {}
+        error = _ERRORS[self.kind](raw, unit_KHA, reduction="none", **options)
+        choice = functional.binary_cross_entropy_with_logits(raw, (unit_KHA > 0).float(), reduction="none")
+        return HeadLoss(*flat(torch.where(self.binary_A, choice, error), batch.mask_KH), self._unit(raw.detach()))
 
-    def predict(self, decoder: Any, prefix_BND: torch.Tensor, instructions: list[str]) -> torch.Tensor:
+    def predict(self, decoder: Decoder, prefix: Prefix, instructions: list[str]) -> Prediction:
         """(B, H, A) in [-1, 1]."""
-        owner = torch.arange(len(instructions), device=prefix_BND.device)
-        return self._forward(decoder, prefix_BND, owner, instructions).clamp(-1, 1)
+        owner = torch.arange(len(instructions), device=self.binary_A.device)
+        return Prediction(self._unit(self.out(self.norm(self.queries(decoder, prefix, owner, instructions)))))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from typing import Annotated, Any
 
 import torch
 from torch import nn
 
-from vla.actions.bins import UniformBins
-from vla.actions.vocabulary import ActionVocabulary, Assignment
-from vla.config import register
-from vla.decoders.text import encode, generate, robot_prompt, text_loss
-from vla.heads.base import HeadLoss
+from vla.actions.grammar import ActionGrammar, ActionWriter
+from vla.actions.vocabulary import ActionVocabulary, Assignment, VocabularyError
+from vla.config import Slot, build, register
+from vla.decoders.base import Decoder, Prefix
+from vla.decoders.text import FreeText, TextLoss, continuation, robot_prompt, text_loss, write
+from vla.heads.base import HeadLoss, Prediction
 from vla.schema import Batch
 
 ACTION_WORD = "Action:"
@@ -19,77 +21,147 @@ ACTION_WORD = "Action:"
 
 @register("head", "token")
 class TokenHead(nn.Module):
-    """Actions as a string of H x A tokens after the prompt (arXiv 2307.15818, section 3.2).
+    """Actions as a string of tokens after the prompt (arXiv 2307.15818, section 3.2).
 
     Args:
-        bins: uniform bins per dim. assign: which token ids mean the bins, see ``ActionVocabulary``.
-        plan: write the step's plan before the action (chain of thought, section 4.4): ``<plan> Action: 1 128 …``; the plan is decoded
-        freely, the action from legal tokens only. plan_tokens: at most so many for the plan.
+        codec: slot: chunks of actions to symbols and back (uniform or quantile bins, FAST). assign: which token ids mean the symbols,
+        see ``ActionVocabulary``. plan: write the step's plan before the action (chain of thought, section 4.4): ``<plan> Action: 1 128 …``; the
+        plan is decoded freely, the action from legal tokens only. plan_word: what stands before a plan ("Plan:", or nothing).
+        plan_tokens: at most so many for the plan. ids: for ``overwrite``: which ids (written by saving; else they are counted).
     """
 
     def __init__(
-        self,
-        bins: int = 256,
-        assign: Assignment = "integers",
-        plan: bool = False,
-        plan_tokens: int = 8,
-        *,
-        decoder: Any,
-        action_dim: int,
-        horizon: int,
-    ) -> None:
+        self, codec: Annotated[dict[str, Any], Slot("codec")] | None = None, assign: Assignment = "integers", plan: bool = False, plan_word: str = "",
+        plan_tokens: int = 8, ids: list[int] | None = None, *, decoder: Any, action_dim: int, horizon: int, quantiles: torch.Tensor | None = None,
+        chunks: torch.Tensor | None = None, words: Counter[str] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.plan, self.plan_tokens = plan, plan_tokens
-        self.last_plans: list[str] = []  # what the last ``predict`` wrote before its actions, one a row
-        self.bins, self.action_dim, self.horizon = UniformBins(bins), action_dim, horizon
-        self.vocabulary = ActionVocabulary(decoder.tokenizer, bins, assign)
+        self.plan, self.plan_word, self.plan_tokens = plan, plan_word, plan_tokens
+        self.codec = build(
+            "codec",
+            codec or {"name": "uniform"},
+            "head.codec",
+            action_dim=action_dim,
+            horizon=horizon,
+            quantiles=quantiles,
+            chunks=chunks,
+        )
+        self.vocabulary = ActionVocabulary(decoder.tokenizer, self.codec.symbols, assign, words, ids)
+        if self.codec.length is None and not self.vocabulary.single:
+            raise VocabularyError(
+                "head.assign=integers: this codec needs one token a symbol, the tokenizer splits numbers; choose extra"
+            )
         decoder.fit_vocabulary()
+        self.grammar = ActionGrammar(self.codec, self.vocabulary, decoder.tokenizer.eos_token_id)
 
-    def loss(self, decoder: Any, prefix_BND: torch.Tensor, batch: Batch, unit_KHA: torch.Tensor) -> HeadLoss:
+    def portable(self) -> dict[str, Any]:
+        """What loading must not have to work out again: which ids were overwritten."""
+        return {"ids": self.vocabulary.single_ids.tolist()} if self.vocabulary.assign == "overwrite" else {}
+
+    @property
+    def new_rows(self) -> list[int]:
+        """Ids whose embeddings must learn even in a frozen decoder."""
+        return self.vocabulary.new_rows
+
+    def loss(self, decoder: Decoder, prefix: Prefix, batch: Batch, unit_KHA: torch.Tensor) -> HeadLoss:
         """Next-token loss of the action strings; steps past an episode's end are left out of the string."""
         assert batch.owner_K is not None and batch.mask_KH is not None
-        tokens_KHA = self.vocabulary.tokens(self.bins.encode(unit_KHA))
-        valid = batch.mask_KH.sum(1).tolist()
+        symbols = self.codec.encode(unit_KHA, batch.mask_KH.sum(1).tolist())
         thoughts = self._thoughts(decoder, batch.plans)
-        targets = [t + row[:n].flatten().tolist() for t, row, n in zip(thoughts, tokens_KHA, valid, strict=True)]
-        prompts = [encode(decoder.tokenizer, robot_prompt(i)) for i in batch.instructions]
-        out = text_loss(decoder, prefix_BND, batch.owner_K, prompts, targets)
-        legal = self.vocabulary.ids.to(prefix_BND.device)
+        targets = [t + self.grammar.targets(s) for t, s in zip(thoughts, symbols, strict=True)]
+        out = text_loss(decoder, prefix, batch.owner_K, [robot_prompt(i) for i in batch.instructions], targets)
         # the action's share of every target string, behind its plan
         flags = [f for t, whole in zip(thoughts, targets, strict=True) for f in [False] * len(t) + [True] * (len(whole) - len(t))]
-        action_M = torch.tensor(flags, device=legal.device)
-        with torch.no_grad():
-            value_M = self.bins.decode(decoder.logits(out.hidden_MD[action_M], legal).argmax(-1))
-            predicted = torch.zeros_like(unit_KHA)
-            predicted[batch.mask_KH] = value_M.reshape(-1, self.action_dim)
-        return HeadLoss(out.loss_M, out.text_M, predicted, out.right_M[action_M])
+        action_M = torch.tensor(flags, device=out.loss_M.device)
+        return HeadLoss(out.loss_M, out.text_M, self._guess(decoder, out, action_M, symbols, batch.mask_KH), out.right_M[action_M])
 
-    def _thoughts(self, decoder: Any, plans: list[str]) -> list[list[int]]:
+    @torch.no_grad()
+    def _guess(
+        self, decoder: Decoder, out: TextLoss, action_M: torch.Tensor, symbols: list[list[int]], mask_KH: torch.Tensor
+    ) -> torch.Tensor | None:
+        """Teacher-forced actions (K, H, A); None for codecs whose symbols are not one a number."""
+        if self.codec.length is None:
+            return None
+        hidden, device = out.hidden_MD[action_M], out.hidden_MD.device
+        if self.vocabulary.single:
+            best = decoder.logits(hidden, self.vocabulary.single_ids.to(device)).argmax(-1)
+        else:
+            best = self._best_numbers(decoder, hidden, symbols)
+        unit = torch.zeros((*mask_KH.shape, self.codec.action_dim), device=device)
+        unit[mask_KH] = self.codec.value(best.reshape(-1, self.codec.action_dim)).to(unit)
+        return unit
+
+    def _best_numbers(self, decoder: Decoder, hidden: torch.Tensor, symbols: list[list[int]]) -> torch.Tensor:
+        """The likeliest number of as many tokens as the true one, for every number in order (numbers of several tokens)."""
+        legal = self.vocabulary.legal.to(hidden.device)
+        column = {int(i): n for n, i in enumerate(legal.tolist())}
+        score = decoder.logits(hidden, legal).float().log_softmax(-1)
+        best, at = [], 0
+        for row in symbols:
+            for symbol in row:
+                size = len(self.vocabulary.pieces[symbol])
+                choices = [s for s, p in enumerate(self.vocabulary.pieces) if len(p) == size]
+                table = torch.tensor([[column[i] for i in self.vocabulary.pieces[s]] for s in choices], device=hidden.device)
+                total = score[at : at + size].gather(1, table.T).sum(0)
+                best.append(choices[int(total.argmax())])
+                at += size
+            at += 1  # the end behind the last number
+        return torch.tensor(best, device=hidden.device)
+
+    def _thoughts(self, decoder: Decoder, plans: list[str]) -> list[list[int]]:
         """Token ids that stand before each action: nothing, or the plan and the word "Action:"."""
         if not self.plan:
             return [[] for _ in plans]
         if not all(plans):
             raise ValueError("head.plan=true needs a plan for every step; this data has none: set head.plan to false")
-        return [encode(decoder.tokenizer, f" {p} {ACTION_WORD}") for p in plans]
+        before = f" {self.plan_word}" if self.plan_word else ""
+        return [list(continuation(decoder.tokenizer, f"{before} {p} {ACTION_WORD}")) for p in plans]
 
-    def write_plans(self, decoder: Any, prefix_BND: torch.Tensor, prompts: list[list[int]]) -> list[list[int]]:
-        """Free decoding up to the word "Action:": the ids of one plan a row (possibly none), and that word behind it."""
-        tok = decoder.tokenizer
-        word = encode(tok, f" {ACTION_WORD}")
-        stop = word[0]
-        written = generate(decoder, prefix_BND, prompts, self.plan_tokens, stop=stop).tolist()
-        plans = [row[: row.index(stop)] if stop in row else row for row in written]
-        self.last_plans = [tok.decode(plan).strip() for plan in plans]
-        return [plan + word for plan in plans]
-
-    def predict(self, decoder: Any, prefix_BND: torch.Tensor, instructions: list[str]) -> torch.Tensor:
-        """Greedy, legal tokens only: (B, H, A) in [-1, 1]."""
-        prompts = [encode(decoder.tokenizer, robot_prompt(i)) for i in instructions]
-        if self.plan:
-            prompts = [p + t for p, t in zip(prompts, self.write_plans(decoder, prefix_BND, prompts), strict=True)]
-        ids = generate(decoder, prefix_BND, prompts, self.horizon * self.action_dim, self.vocabulary.ids.to(prefix_BND.device))
-        return self.bins.decode(self.vocabulary.bins_of(ids)).reshape(-1, self.horizon, self.action_dim)
+    def predict(self, decoder: Decoder, prefix: Prefix, instructions: list[str]) -> Prediction:
+        """Greedy; the plan free, the action from legal tokens only."""
+        writers = [_PlanThenAction(self, decoder.tokenizer) for _ in instructions]
+        write(decoder, prefix, [robot_prompt(i) for i in instructions], writers)
+        return Prediction(self.codec.decode([w.action.symbols for w in writers]), [w.plan for w in writers])
 
     def text(self, unit_HA: torch.Tensor) -> str:
         """The action string of one prediction."""
-        return self.vocabulary.text(self.bins.encode(unit_HA).flatten())
+        return self.vocabulary.text(self.codec.encode(unit_HA[None], [len(unit_HA)])[0])
+
+
+class _PlanThenAction:
+    """One row: free text up to the word "Action:" (if plans are wanted), then that word, then the action."""
+
+    def __init__(self, head: TokenHead, tokenizer: Any) -> None:
+        self.action = ActionWriter(head.grammar)
+        self.tokenizer, self.grammar = tokenizer, head.grammar
+        self.forced: list[int] = []
+        self.free: FreeText | None = None
+        if head.plan:
+            word = list(continuation(tokenizer, f" {ACTION_WORD}"))
+            self.rest, self.free = word[1:], FreeText(word[0], head.plan_tokens)
+            self.word = word
+            self.forced = list(continuation(tokenizer, f" {head.plan_word}")) if head.plan_word else []
+
+    @property
+    def done(self) -> bool:
+        return self.action.done
+
+    @property
+    def plan(self) -> str:
+        """What was written before the action."""
+        return self.tokenizer.decode(self.free.tokens).strip() if self.free else ""
+
+    def allowed(self) -> torch.Tensor | None:
+        if self.forced:
+            return self.grammar.ids((self.forced[0],))
+        return None if self.free and not self.free.done else self.action.allowed()
+
+    def push(self, token: int) -> None:
+        if self.forced:
+            self.forced.pop(0)
+        elif self.free and not self.free.done:
+            self.free.push(token)
+            if self.free.done:  # the rest of the stop word, or all of it when the plan was cut off
+                self.forced = list(self.rest if token == self.free.stop else self.word)
+        else:
+            self.action.push(token)

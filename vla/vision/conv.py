@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -32,11 +33,12 @@ class _Block(nn.Module):
 def sincos_2d(side: int, width: int) -> torch.Tensor:
     """Smooth 2-D position code of a square grid (side * side, width), values in [-1, 1] (as in MAE, arXiv 2111.06377)."""
     pairs = width // 4
-    frequency = torch.pi / side * 2.0 ** torch.linspace(-1.0, math.log2(side), pairs)
-    angle = (torch.arange(side) + 0.5)[:, None] * frequency
-    one = torch.cat([angle.sin(), angle.cos()], 1)
-    rows, columns = one[:, None].expand(-1, side, -1), one[None].expand(side, -1, -1)
-    return nn.functional.pad(torch.cat([rows, columns], 2).flatten(0, 1), (0, width - 4 * pairs))
+    frequency = np.pi / side * 2.0 ** np.linspace(-1.0, math.log2(side), pairs)
+    angle = (np.arange(side) + 0.5)[:, None] * frequency
+    one = np.concatenate([np.sin(angle), np.cos(angle)], 1)
+    code = np.zeros((side, side, width), np.float32)
+    code[:, :, : 2 * pairs], code[:, :, 2 * pairs : 4 * pairs] = one[:, None], one[None]
+    return torch.tensor(code.reshape(side * side, width))
 
 
 @register("vision", "conv")

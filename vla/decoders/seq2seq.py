@@ -1,0 +1,164 @@
+"""Encoder-decoder language models (T5, UL2: the family of PaLI's decoder): image and prompt are encoded, the tail is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache, EncoderDecoderCache
+
+from vla.config import register
+from vla.decoders.base import Decoding, Prefix, Tails, states_of, tail_ids
+from vla.decoders.language import HiddenToLogits, fit_embedding, make_language_model, order_integers, plain_architecture, settle
+from vla.decoders.rows import LearnedRows
+from vla.decoders.text import encode
+from vla.tuning import LoraConfig
+
+
+@register("decoder", "seq2seq")
+class Seq2SeqDecoder(nn.Module):
+    """``AutoModelForSeq2SeqLM``: one encoder sequence a text, image tokens first (PaLI, arXiv 2209.06794).
+
+    Args: as ``CausalDecoder``. Relative positions (T5) are told by order, so images have none to choose.
+    """
+
+    whole = False
+
+    def __init__(
+        self, model: str | None = None, config: dict[str, Any] | None = None, vocab_size: int = 2048, ordinal_integers: bool = True, frozen: bool = False,
+        lora: LoraConfig | None = None, checkpointing: bool = False, *, tokenizer: Any = None, pretrained: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.pretrained_from = model
+        self.tokenizer, self.frozen, self.lora = tokenizer, frozen, lora
+        if config is not None:
+            config = {"decoder_start_token_id": tokenizer.pad_token_id} | config
+        self.lm = make_language_model("seq2seq", model, config, tokenizer, pretrained)
+        if model is None and ordinal_integers:
+            order_integers(self.lm, tokenizer)
+        if checkpointing:
+            self.lm.activation_checkpointing_enable()
+        self.fit_vocabulary()
+        self._logits = HiddenToLogits(self.lm)
+        self.rows: LearnedRows | None = None
+        self.crossing: dict[str, torch.Tensor] | None = None
+
+    def fit_vocabulary(self) -> None:
+        """Grow the embedding to the tokenizer's length (new rows start at the mean)."""
+        fit_embedding(self.lm, self.tokenizer)
+
+    def portable(self) -> dict[str, Any]:
+        """The architecture of pretrained weights, so that loading needs neither folder nor hub."""
+        return {"config": plain_architecture(self.lm)} if self.pretrained_from else {}
+
+    def settle(self, new_rows: list[int]) -> None:
+        """Freeze or adapt, once all parts are there."""
+        settle(self, new_rows)
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.lm.get_input_embeddings().embedding_dim
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder stack's blocks, in order."""
+        lists = [m for m in self.lm.get_decoder().modules() if isinstance(m, nn.ModuleList)]
+        return max(lists, key=len)
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Token ids (B, S) to embeddings (B, S, D)."""
+        embeds = self.lm.get_input_embeddings()(ids)
+        return embeds if self.rows is None else self.rows.embed(ids, embeds)
+
+    def logits(self, hidden: torch.Tensor, ids: torch.Tensor | None = None) -> torch.Tensor:
+        """Hidden states (..., D) to logits over the vocabulary, or over the rows ``ids`` only."""
+        return self._logits(self.lm, hidden, ids, self.rows)
+
+    @contextmanager
+    def _crossing(self, memory_BMD: torch.Tensor | None, sees_BL: torch.Tensor) -> Iterator[None]:
+        self.crossing = None if memory_BMD is None else {"memory_BMD": memory_BMD, "sees_BL": sees_BL}
+        try:
+            yield
+        finally:
+            self.crossing = None
+
+    def _encode(
+        self, prefix: Prefix, owner_K: torch.Tensor, prompts: Sequence[str], sees_K: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encoder states (K, N + S, D) and which of them are there (K, N + S)."""
+        device = owner_K.device
+        ids = [torch.tensor([*encode(self.tokenizer, p), self.tokenizer.eos_token_id]) for p in prompts]
+        text_KS = pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id).to(device)
+        lengths = torch.tensor([len(i) for i in ids], device=device)
+        there = torch.arange(text_KS.shape[1], device=device) < lengths[:, None]
+        images = prefix.tokens_BND[owner_K]
+        shown = torch.ones(images.shape[:2], dtype=torch.bool, device=device)
+        if sees_K is not None:
+            shown = shown & sees_K[:, None]
+        embeds = torch.cat([images, self.embed(text_KS).to(images.dtype)], 1)
+        mask = torch.cat([shown, there], 1)
+        return self.lm.get_encoder()(inputs_embeds=embeds, attention_mask=mask.long()).last_hidden_state, mask
+
+    def _decode(
+        self,
+        encoded: torch.Tensor,
+        mask: torch.Tensor,
+        embeds: torch.Tensor,
+        cache: Any = None,
+        own_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        out = self.lm.get_decoder()(
+            inputs_embeds=embeds, attention_mask=own_mask, encoder_hidden_states=encoded, encoder_attention_mask=mask.long(),
+            past_key_values=cache, use_cache=cache is not None,
+        )  # fmt: skip
+        return out.last_hidden_state
+
+    def _first(self, rows: int, device: torch.device) -> torch.Tensor:
+        return torch.full((rows, 1), self.lm.config.decoder_start_token_id, device=device)
+
+    def read(
+        self, prefix: Prefix, owner_K: torch.Tensor, prompts: Sequence[str], tails: Tails, sees_K: torch.Tensor | None = None, parallel: bool = False
+    ) -> torch.Tensor:  # fmt: skip
+        """See ``Decoder.read``."""
+        device = owner_K.device
+        encoded, mask = self._encode(prefix, owner_K, prompts, sees_K)
+        ids = tail_ids(tails, self.tokenizer.pad_token_id)
+        padded = pad_sequence([torch.tensor(t, dtype=torch.long) for t in ids], batch_first=True).to(device)
+        embeds = self.embed(torch.cat([self._first(len(ids), device), padded], 1)).to(encoded.dtype)
+        if isinstance(tails, torch.Tensor):
+            embeds = torch.cat([embeds[:, :1], tails.to(embeds.dtype)], 1)
+        own_mask = None
+        if parallel:  # tail items see each other both ways; the start token sees itself
+            length = embeds.shape[1]
+            see = torch.ones((length, length), dtype=torch.bool, device=device)
+            see[0, 1:] = False
+            own_mask = see.expand(len(ids), 1, length, length)
+        sees = torch.ones(embeds.shape[:2], dtype=torch.bool, device=device)
+        if sees_K is not None:
+            sees = sees & sees_K[:, None]
+        memory = None if prefix.memory_BMD is None else prefix.memory_BMD[owner_K]
+        with self._crossing(memory, sees):
+            hidden = self._decode(encoded, mask, embeds, own_mask=own_mask)
+        text_M, item_M = states_of([len(t) for t in ids], device)
+        return hidden[text_M, item_M]
+
+    def start(self, prefix: Prefix, prompts: Sequence[str]) -> tuple[Decoding, torch.Tensor]:
+        """See ``Decoder.start``."""
+        device = prefix.tokens_BND.device
+        encoded, mask = self._encode(prefix, torch.arange(prefix.rows, device=device), prompts, None)
+        cache = EncoderDecoderCache(DynamicCache(config=self.lm.config), DynamicCache(config=self.lm.config))
+        state = Decoding(cache, mask, torch.zeros(prefix.rows, dtype=torch.long, device=device), prefix, {"encoded": encoded})
+        return state, self.step(state, self._first(prefix.rows, device)[:, 0])
+
+    def step(self, state: Decoding, ids_B: torch.Tensor) -> torch.Tensor:
+        """See ``Decoder.step``."""
+        encoded = state.extra["encoded"]
+        sees = torch.ones((len(ids_B), 1), dtype=torch.bool, device=ids_B.device)
+        with self._crossing(state.prefix.memory_BMD, sees):
+            hidden = self._decode(encoded, state.keys_BL, self.embed(ids_B[:, None]).to(encoded.dtype), state.cache)
+        return hidden[:, -1]

@@ -1,0 +1,49 @@
+"""Several encoders side by side (Prismatic VLMs, arXiv 2402.07865: DINOv2 with SigLIP)."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+import torch
+from torch import nn
+
+from vla.config import Slot, build, register
+
+
+@register("vision", "fused")
+class FusedEncoder(nn.Module):
+    """The channels of several encoders' tokens, joined; grids that differ are resampled to the first one's.
+
+    Args:
+        encoders: vision slots, each with its own size, mean, freezing and so on.
+    """
+
+    def __init__(self, encoders: list[Annotated[dict[str, Any], Slot("vision")]], *, pretrained: bool = True) -> None:
+        super().__init__()
+        if len(encoders) < 2:
+            raise ValueError(f"vision.encoders: {len(encoders)} given, fusing needs at least two")
+        parts = [build("vision", e, f"vision.encoders[{n}]", pretrained=pretrained) for n, e in enumerate(encoders)]
+        self.encoders = nn.ModuleList(parts)
+        self.width = sum(p.width for p in parts)
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """uint8 (B, 3, H, W) to (B, N, D), N of the first encoder, D the sum of all widths."""
+        first, *others = [e(images_BCHW) for e in self.encoders]
+        return torch.cat([first, *(_resample(t, first.shape[1]) for t in others)], -1)
+
+
+def _resample(tokens_BND: torch.Tensor, count: int) -> torch.Tensor:
+    """A square grid of tokens to another one.
+
+    Raises:
+        ValueError: either is not a square grid.
+    """
+    if tokens_BND.shape[1] == count:
+        return tokens_BND
+    old, new = math.isqrt(tokens_BND.shape[1]), math.isqrt(count)
+    if old * old != tokens_BND.shape[1] or new * new != count:
+        raise ValueError(f"vision.encoders: {tokens_BND.shape[1]} and {count} tokens; only square grids can be fused")
+    grid = tokens_BND.transpose(1, 2).unflatten(2, (old, old))
+    grid = nn.functional.interpolate(grid, (new, new), mode="bilinear", antialias=True)
+    return grid.flatten(2).transpose(1, 2)
