@@ -89,6 +89,17 @@ def test_another_component_replaces_the_whole_slot(tmp_path: Path) -> None:
     assert load_config(tmp_path / "b.yaml") == {"head": {"name": "regression", "loss": "mse"}}
 
 
+def test_a_preset_can_be_taken_with_changes(tmp_path: Path) -> None:
+    demo = configs_dir() / "demo_token.yaml"
+    changed = load_config(demo, ["policy.decoder.config.n_layer=2", "policy.decoder.lora.rank=4"], RunConfig).policy["decoder"]
+    plain = load_config(demo, [], RunConfig).policy["decoder"]
+    assert changed["config"] == plain["config"] | {"n_layer": 2} and changed["lora"].rank == 4
+    (tmp_path / "a.yaml").write_text("decoder: {preset: llama_tiny, frozen: true}\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\ndecoder: gpt2_tiny\n")
+    assert load_config(tmp_path / "a.yaml")["decoder"] == {"preset": "llama_tiny", "frozen": True}
+    assert load_config(tmp_path / "b.yaml")["decoder"] == "gpt2_tiny"
+
+
 @pytest.mark.parametrize("slot", ["vision", "connector", "decoder", "head"])
 def test_every_preset_is_valid(slot: str) -> None:
     from typing import Annotated, Any

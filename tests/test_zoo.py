@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from collections import Counter
 from collections.abc import Callable
@@ -159,6 +160,31 @@ def test_tuning(family: str, tuning: dict[str, Any], head: Any, tmp_path: Path) 
     learning = [n for n, p in policy.decoder.named_parameters() if p.requires_grad]
     assert all("lora_" in n or n.startswith("rows.") for n in learning)
     assert any(n.startswith("rows.") for n in learning) == (head.get("assign") == "overwrite")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs the extra qlora")
+@pytest.mark.filterwarnings("ignore")  # of bitsandbytes about CPUs
+def test_qlora_learns_in_adapters_and_is_saved_in_full(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(WORDS, 800)
+    shape = CAUSAL["llama"] | {"hidden_size": 64, "intermediate_size": 128}  # 4-bit blocks hold 64 weights
+    decoder = build("decoder", {"name": "causal", "config": shape}, tokenizer=tokenizer)
+    decoder.lm.save_pretrained(tmp_path / "hub")
+    tokenizer.save_pretrained(tmp_path / "hub")
+    part = {"name": "causal", "model": str(tmp_path / "hub"), "quantize": "4bit", "lora": {"rank": 2}}
+    config = {"vision": EYES[0], "connector": {"name": "mlp"}, "decoder": part, "head": HEADS["regression"][0]}
+    policy, batch = make(config, load_tokenizer(tmp_path / "hub")), robot_batch(2, 2)
+    assert any(type(p).__name__ == "Params4bit" for p in policy.parameters())
+    policy.losses(batch)["robot"].loss_M.mean().backward()
+    assert all("lora_" in n for n, p in policy.decoder.named_parameters() if p.requires_grad)
+    before = policy.eval().act(batch.images_BVTCHW, ["pick"] * 2)
+    save_policy(policy, {"name": "vla", **config}, tmp_path / "p")
+    again = VLAPolicy.load(tmp_path / "p")
+    assert not any(type(p).__name__ == "Params4bit" for p in again.parameters())
+    assert np.allclose(
+        again.act(batch.images_BVTCHW, ["pick"] * 2), before, atol=5e-3
+    )  # on a CPU bitsandbytes rounds to bf16 on the way
+    with pytest.raises(ValueError, match="4-bit weights cannot learn"):
+        make({**config, "decoder": part | {"lora": None}}, load_tokenizer(tmp_path / "hub"))
 
 
 def test_a_frozen_encoder_does_not_move() -> None:

@@ -2,7 +2,8 @@
 
 A component is a class with ``@register(slot, name)``; its constructor's signature is its schema. Positional-or-keyword parameters are
 the user's; keyword-only parameters are wired by the program (widths, tokenizer, action space) and cannot be set in YAML.
-A slot's value is a mapping with ``name:``, or the name of a preset, a file ``configs/<slot>/<preset>.yaml``.
+A slot's value is a mapping with ``name:``, or the name of a preset, a file ``configs/<slot>/<preset>.yaml``, or a mapping with ``preset:`` and what
+is to be different.
 """
 
 from __future__ import annotations
@@ -50,8 +51,14 @@ def _load(path: Path, seen: tuple[Path, ...]) -> Any:
 def merge_slots(under: Any, over: Any) -> Any:
     """OmegaConf merge, except that a slot whose ``name`` changes, or that names a preset, replaces the whole slot."""
     for key, value in list(over.items_ex(resolve=False)):
-        if key in under and OmegaConf.is_dict(under[key]) and OmegaConf.is_dict(value):
-            renamed = "name" in value and value.get("name") != under[key].get("name")
+        if key in under and OmegaConf.is_dict(value):
+            if isinstance(under[key], str):  # a preset, of which something is to be different
+                under[key] = value if "name" in value or "preset" in value else {"preset": under[key], **value}
+                continue
+            if not OmegaConf.is_dict(under[key]):
+                under[key] = value
+                continue
+            renamed = any(k in value and value.get(k) != under[key].get(k) for k in ("name", "preset"))
             under[key] = value if renamed else merge_slots(under[key], value)
         else:
             under[key] = value
@@ -122,10 +129,13 @@ def check_slot(value: Any, slot: str, path: str) -> dict[str, Any]:
     """Resolve presets and validate a slot's value; returns ``{"name": ..., **arguments}``."""
     components = registered(slot)
     if isinstance(value, str):
-        available = presets(slot)
-        if value not in available:
-            raise ConfigError(f"{path}: no preset {value!r} under configs/{slot}/{nearest(value, available)}")
-        value = read_yaml(available[value])
+        value = {"preset": value}
+    if isinstance(value, dict) and "preset" in value:
+        available, preset = presets(slot), value["preset"]
+        if preset not in available:
+            raise ConfigError(f"{path}: no preset {preset!r} under configs/{slot}/{nearest(str(preset), available)}")
+        changes = OmegaConf.create({k: v for k, v in value.items() if k != "preset"})
+        value = OmegaConf.to_container(merge_slots(OmegaConf.create(read_yaml(available[preset])), changes))
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: expected a mapping with name: or the name of a preset, got {value!r}")
     name = value.get("name")

@@ -33,7 +33,7 @@ def save_policy(policy: Any, config: dict[str, Any], directory: str | Path) -> P
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     weights, seen = {}, set()
-    for name, tensor in policy.state_dict().items():
+    for name, tensor in full_state(policy).items():
         if name.startswith("metrics."):
             continue
         if tensor.data_ptr() not in seen:  # tied weights are written once
@@ -46,6 +46,18 @@ def save_policy(policy: Any, config: dict[str, Any], directory: str | Path) -> P
     shutil.rmtree(directory, ignore_errors=True)
     temporary.replace(directory)
     return directory
+
+
+def full_state(policy: Any) -> dict[str, torch.Tensor]:
+    """The state dict, 4-bit weights unpacked."""
+    state = policy.state_dict()
+    for name, module in policy.named_modules():
+        if type(module._parameters.get("weight")).__name__ == "Params4bit":
+            from transformers.integrations.bitsandbytes import dequantize_bnb_weight
+
+            state = {k: v for k, v in state.items() if not k.startswith(f"{name}.weight")}
+            state[f"{name}.weight"] = dequantize_bnb_weight(module.weight).float()
+    return state
 
 
 def portable(policy: Any, config: dict[str, Any]) -> dict[str, Any]:

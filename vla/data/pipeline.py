@@ -131,12 +131,14 @@ class BatchStream(IterableDataset[Batch]):
 
     Args:
         datasets: name -> folder of shards. mixture: name -> sampling weight (training only). batch_size: image rows a batch.
-        train: endless and shuffled, or one exact pass over ``split``. start: batches already consumed (exact resume).
+        train: endless and shuffled, or one exact pass. split: ``train`` or ``val`` (by default as ``train`` says). limit: windows of each data set
+        in a pass. start: batches already consumed (exact resume).
     """
 
     def __init__(
         self, datasets: dict[str, str], mixture: dict[str, float], window: WindowConfig, batch_size: int, train: bool,
         seed: int = 0, shuffle: int = 4000, chunk: int = 1000, start: int = 0, rank: int = 0, world: int = 1, limit: int | None = None,
+        split: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.folders = {name: Path(path) for name, path in datasets.items()}
@@ -151,10 +153,11 @@ class BatchStream(IterableDataset[Batch]):
         self.mixture = {n: w for n, w in mixture.items() if w > 0}
         self.window, self.batch_size, self.train, self.seed = window, batch_size, train, seed
         self.shuffle, self.chunk, self.start, self.rank, self.world, self.limit = shuffle, chunk, start, rank, world, limit
+        self.split = split or ("train" if train else "val")
         self.drawn: Counter[str] = Counter()  # image rows handed out by source, for the realised mixture
 
     def _shards(self, name: str) -> list[str]:
-        split = self.manifests[name]["splits"]["train" if self.train else "val"]
+        split = self.manifests[name]["splits"][self.split]
         return [str(self.folders[name] / shard) for shard in split]
 
     def _undecoded(self, name: str, rng: random.Random) -> Iterator[dict[str, Any]]:

@@ -40,7 +40,8 @@ class CausalDecoder(nn.Module):
         image_positions: ``shared``: all image tokens at one position (where they lie in the picture is told by the encoder's 2-D code), or
         ``each``: one after another, as pretrained models have seen texts.
         image_attention: image tokens see each other both ways (``full``), or only backwards (``causal``).
-        frozen, lora: what is trained, see ``vla.tuning``. checkpointing: trade time for memory in training.
+        frozen, lora: what is trained, see ``vla.tuning``. checkpointing: trade time for memory in training. quantize: hold the model's own weights in 4 bits (with
+        ``lora``: QLoRA); saved policies have them in full again.
         tokenizer: (wired) the tokenizer; the embedding is made to fit it.
     """
 
@@ -49,13 +50,16 @@ class CausalDecoder(nn.Module):
     def __init__(
         self, model: str | None = None, config: dict[str, Any] | None = None, vocab_size: int = 2048, ordinal_integers: bool = True,
         image_positions: Literal["shared", "each"] = "shared", image_attention: Literal["full", "causal"] = "full", frozen: bool = False,
-        lora: LoraConfig | None = None, checkpointing: bool = False, *, tokenizer: Any = None, pretrained: bool = True,
+        lora: LoraConfig | None = None, checkpointing: bool = False,
+        quantize: Literal["4bit"] | None = None, *, tokenizer: Any = None, pretrained: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
+        if quantize and (lora is None or model is None):
+            raise ValueError("decoder.quantize=4bit: 4-bit weights cannot learn; give model and lora beside it (QLoRA)")
         self.pretrained_from = model
         self.tokenizer, self.frozen, self.lora = tokenizer, frozen, lora
         self.image_positions, self.image_attention = image_positions, image_attention
-        self.lm = make_language_model("causal", model, config, tokenizer, pretrained)
+        self.lm = make_language_model("causal", model, config, tokenizer, pretrained, quantize)
         if model is None and ordinal_integers:
             order_integers(self.lm, tokenizer)
         self.bos = tokenizer.bos_token_id if model is not None else None  # pretrained models expect it first
@@ -72,7 +76,7 @@ class CausalDecoder(nn.Module):
 
     def portable(self) -> dict[str, Any]:
         """The architecture of pretrained weights, so that loading needs neither folder nor hub."""
-        return {"config": plain_architecture(self.lm)} if self.pretrained_from else {}
+        return {"config": plain_architecture(self.lm), "quantize": None} if self.pretrained_from else {}
 
     def settle(self, new_rows: list[int]) -> None:
         """Freeze or adapt, once all parts are there; ``new_rows``: ids of action tokens whose embeddings must learn in any case."""

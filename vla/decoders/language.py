@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSeq2SeqLM
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForSeq2SeqLM,
+    BitsAndBytesConfig,
+)
 
 from vla.decoders.rows import LearnedRows
 from vla.decoders.tokenizer import INTEGERS
@@ -21,6 +29,7 @@ _AUTO: dict[str, Any] = {
     "vlm": AutoModelForImageTextToText,
     "encoder": AutoModel,
 }
+_NOT_SHAPE = ("architectures", "transformers_version", "dtype", "_name_or_path", "quantization_config")
 _CURVE_TURNS = 4.0  # standard deviation of the curve's turns over 0..255: numbers ten apart are nearly uncorrelated
 
 
@@ -40,7 +49,9 @@ def architecture(config: dict[str, Any], **fields: Any) -> Any:
         raise ValueError(f"decoder.config.model_type={kind!r}: transformers knows no such architecture") from error
 
 
-def make_language_model(kind: Kind, model: str | None, config: dict[str, Any] | None, tokenizer: Any, pretrained: bool) -> Any:
+def make_language_model(
+    kind: Kind, model: str | None, config: dict[str, Any] | None, tokenizer: Any, pretrained: bool, quantize: str | None = None
+) -> Any:
     """Weights from ``model`` (where ``pretrained``), else random ones from ``config``, else random ones from the model's own configuration.
 
     Raises:
@@ -51,8 +62,9 @@ def make_language_model(kind: Kind, model: str | None, config: dict[str, Any] | 
         raise ValueError(f"decoder.model={model!r}: its tokenizer has no end-of-text token; choose a model that writes text")
     if model is not None and pretrained:
         where = locate(model)
+        options = where.options | (quantized() if quantize else {"dtype": torch.float32})
         with explain(model):
-            return auto.from_pretrained(where.path, dtype=torch.float32, **where.options)
+            return auto.from_pretrained(where.path, **options)
     if config is not None:
         ids = {
             "pad_token_id": tokenizer.pad_token_id,
@@ -69,10 +81,26 @@ def make_language_model(kind: Kind, model: str | None, config: dict[str, Any] | 
     return auto.from_config(found)
 
 
+def quantized() -> dict[str, Any]:
+    """How ``from_pretrained`` is asked for 4-bit weights (QLoRA, arXiv 2305.14314: NF4, doubly quantised).
+
+    Raises:
+        ValueError: bitsandbytes is not installed.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError("decoder.quantize=4bit: needs bitsandbytes; install it: pip install 'vla[qlora]'")
+    cuda = torch.cuda.is_available()
+    compute = torch.bfloat16 if cuda else torch.float32
+    asked = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
+    )
+    return {"quantization_config": asked, "device_map": {"": torch.cuda.current_device() if cuda else "cpu"}, "dtype": compute}
+
+
 def plain_architecture(lm: Any) -> dict[str, Any]:
     """A model's configuration as plain data, the inverse of ``architecture``."""
     fields = json.loads(lm.config.to_json_string(use_diff=True))
-    return {k: v for k, v in fields.items() if k not in ("architectures", "transformers_version", "dtype", "_name_or_path")}
+    return {k: v for k, v in fields.items() if k not in _NOT_SHAPE}
 
 
 @torch.no_grad()

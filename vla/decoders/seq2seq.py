@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -30,14 +30,17 @@ class Seq2SeqDecoder(nn.Module):
 
     def __init__(
         self, model: str | None = None, config: dict[str, Any] | None = None, vocab_size: int = 2048, ordinal_integers: bool = True, frozen: bool = False,
-        lora: LoraConfig | None = None, checkpointing: bool = False, *, tokenizer: Any = None, pretrained: bool = True,
+        lora: LoraConfig | None = None, checkpointing: bool = False,
+        quantize: Literal["4bit"] | None = None, *, tokenizer: Any = None, pretrained: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
+        if quantize and (lora is None or model is None):
+            raise ValueError("decoder.quantize=4bit: 4-bit weights cannot learn; give model and lora beside it (QLoRA)")
         self.pretrained_from = model
         self.tokenizer, self.frozen, self.lora = tokenizer, frozen, lora
         if config is not None:
             config = {"decoder_start_token_id": tokenizer.pad_token_id} | config
-        self.lm = make_language_model("seq2seq", model, config, tokenizer, pretrained)
+        self.lm = make_language_model("seq2seq", model, config, tokenizer, pretrained, quantize)
         if model is None and ordinal_integers:
             order_integers(self.lm, tokenizer)
         if checkpointing:
@@ -53,7 +56,7 @@ class Seq2SeqDecoder(nn.Module):
 
     def portable(self) -> dict[str, Any]:
         """The architecture of pretrained weights, so that loading needs neither folder nor hub."""
-        return {"config": plain_architecture(self.lm)} if self.pretrained_from else {}
+        return {"config": plain_architecture(self.lm), "quantize": None} if self.pretrained_from else {}
 
     def settle(self, new_rows: list[int]) -> None:
         """Freeze or adapt, once all parts are there."""

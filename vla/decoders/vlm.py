@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -43,7 +43,8 @@ class WholeVLM(nn.Module):
     Args:
         model: local folder or hub name, with its processor. config: its architecture, where the weights are not to be loaded.
         template: how images and prompt stand together; ``{images}`` is the family's own markup for all views, in order.
-        frozen, lora: what is trained, see ``vla.tuning``. checkpointing: trade time for memory in training.
+        frozen, lora: what is trained, see ``vla.tuning``. checkpointing: trade time for memory in training. quantize: hold the model's own weights in 4 bits (with
+        ``lora``: QLoRA); saved policies have them in full again.
         tokenizer, folder: (wired) the tokenizer, and the folder of a saved policy that has the processor.
 
     Raises:
@@ -54,14 +55,16 @@ class WholeVLM(nn.Module):
 
     def __init__(
         self, model: str, config: dict[str, Any] | None = None, template: str = "{images}{prompt}", frozen: bool = False, lora: LoraConfig | None = None,
-        checkpointing: bool = False, *, tokenizer: Any = None, folder: Path | None = None, pretrained: bool = True,
+        checkpointing: bool = False, quantize: Literal["4bit"] | None = None, *, tokenizer: Any = None, folder: Path | None = None, pretrained: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
+        if quantize and (lora is None or model is None):
+            raise ValueError("decoder.quantize=4bit: 4-bit weights cannot learn; give model and lora beside it (QLoRA)")
         self.pretrained_from = model
         if "{images}" not in template or "{prompt}" not in template:
             raise ValueError(f"decoder.template={template!r}: must contain {{images}} and {{prompt}}")
         self.tokenizer, self.template, self.frozen, self.lora = tokenizer, template, frozen, lora
-        self.lm = make_language_model("vlm", model, config, tokenizer, pretrained)
+        self.lm = make_language_model("vlm", model, config, tokenizer, pretrained, quantize)
         kind = self.lm.config.model_type
         if kind not in FAMILIES:
             raise ValueError(f"decoder.model={model!r} is a {kind!r}; proven families are {', '.join(FAMILIES)}")
@@ -82,7 +85,7 @@ class WholeVLM(nn.Module):
 
     def portable(self) -> dict[str, Any]:
         """The architecture of pretrained weights, so that loading needs neither folder nor hub."""
-        return {"config": plain_architecture(self.lm)} if self.pretrained_from else {}
+        return {"config": plain_architecture(self.lm), "quantize": None} if self.pretrained_from else {}
 
     def settle(self, new_rows: list[int]) -> None:
         """Freeze or adapt, once all parts are there."""
