@@ -22,12 +22,21 @@ Overrides = Annotated[
 
 
 @app.command()
-def pack(config: Path, out: Path, overrides: Overrides = None) -> None:
-    """Write shards and a manifest: CONFIG names a source. Repeat an interrupted call to continue it."""
-    from vla.data.pack import pack_from_file
+def pack(
+    source: Annotated[Path, typer.Argument(help="a robot data set (LeRobot, RLDS, HDF5, folder), or a YAML that names a source")],
+    out: Path,
+    overrides: Overrides = None,
+    workers: Annotated[int, typer.Option(min=0, help="processes; the result does not depend on it")] = 0,
+    skip_missing: Annotated[bool, typer.Option("--skip-missing", help="pack what is there of an incomplete download")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave bad episodes out and list them in quarantine.json")] = False,
+    max_bad: Annotated[float, typer.Option(min=0, max=1, help="share of bad episodes above which --skip-bad fails")] = 0.1,
+) -> None:
+    """Write shards and a manifest. Repeat an interrupted call to continue it. For a data set, overrides are its mapping: source.mapping.size=128."""
+    from vla.data.pack import pack_from
 
-    manifest = pack_from_file(config, out, overrides or [])
-    typer.echo(f"{out}: {manifest['samples']} samples, {manifest['steps']} steps, {len(manifest['shards'])} shards")
+    manifest = pack_from(source, out, overrides or [], workers, skip_bad, skip_missing, max_bad)
+    left_out = f", {manifest['quarantined']} left out (quarantine.json)" if manifest.get("quarantined") else ""
+    typer.echo(f"{out}: {manifest['samples']} samples, {manifest['steps']} steps, {len(manifest['shards'])} shards{left_out}")
 
 
 @app.command()

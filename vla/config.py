@@ -71,17 +71,26 @@ def load_config(path: str | Path, overrides: Iterable[str] = (), schema: type[_T
     Raises:
         ConfigError: see the class. An override may only set a key that the schema knows.
     """
-    config = _load(Path(path), ())
-    for item in overrides:
+    try:
+        data = override(_load(Path(path), ()), overrides)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return check(data, schema, "") if schema else data
+
+
+def override(config: Any, items: Iterable[str]) -> Any:
+    """``key=value`` changes on a mapping; returns plain data.
+
+    Raises:
+        ConfigError: an item that is not of this form.
+    """
+    config = OmegaConf.create(config)
+    for item in items:
         key, eq, _ = item.partition("=")
         if not eq or not key:
             raise ConfigError(f"override {item!r}: expected key=value, for example train.steps=100")
         config = merge_slots(config, OmegaConf.from_dotlist([item]))
-    try:
-        data = OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return check(data, schema, "") if schema else data
+    return OmegaConf.to_container(config, resolve=True)
 
 
 def _constructor(cls: type) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import lightning
 
 from vla.config import build, configs_dir, load_config
-from vla.data.pack import pack_from_file
+from vla.data.pack import pack_from
 from vla.decoders.text import robot_prompt
 from vla.evaluate import PolicyActor, Result, evaluate, to_images
 from vla.film import animation, contact_sheet
@@ -34,7 +34,7 @@ def run_demo(out: Path, short: bool = False) -> Path:
     configs, episodes = configs_dir(), 40 if short else 200
     # 1. data
     for name in ("robot", "web"):
-        pack_from_file(configs / "pack" / f"demo_{name}.yaml", out / "data" / name, SHORT_PACK[name] if short else [])
+        pack_from(configs / "pack" / f"demo_{name}.yaml", out / "data" / name, SHORT_PACK[name] if short else [])
     # 2. policies
     policies: dict[str, Path] = {}
     for name in ("web", "token", "regression"):

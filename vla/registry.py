@@ -15,7 +15,7 @@ _REGISTRY: dict[str, dict[str, type]] = {}
 # where each slot's components live; packages are imported whole, and only when the slot is first asked for
 _HOMES = {
     "policy": ["vla.policy", "vla.rt1"], "vision": ["vla.vision"], "connector": ["vla.connectors"], "decoder": ["vla.decoders"],
-    "head": ["vla.heads"], "codec": ["vla.actions"], "text": ["vla.decoders"], "source": ["vla.data.sources"],
+    "head": ["vla.heads"], "codec": ["vla.actions"], "text": ["vla.decoders"], "source": ["vla.data.sources", "vla.data.robot"],
 }  # fmt: skip
 
 

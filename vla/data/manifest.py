@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +58,65 @@ def statistics(values: np.ndarray) -> dict[str, Any]:
 
 def _short(row: np.ndarray) -> list[float]:
     return [float(f"{v:.9g}") for v in row]
+
+
+def merge(
+    source: Any, out: Path, names: list[str], identity: dict[str, Any], val_fraction: float, max_bad: float
+) -> dict[str, Any]:
+    """The manifest from the shards' parts; bad samples are listed in ``quarantine.json``.
+
+    Raises:
+        DataError: more than ``max_bad`` of the samples are bad, or all.
+    """
+    rows: list[dict[str, Any]] = []
+    words: Counter[str] = Counter()
+    cameras: set[str] = set()
+    bad: list[dict[str, Any]] = []
+    pools: dict[str, list[np.ndarray]] = {}
+    for name in names:
+        part = json.loads((out / ".parts" / f"{name}.json").read_text(encoding="utf-8"))
+        rows.append(part["row"])
+        words.update(part["words"])
+        cameras |= set(part["cameras"])
+        bad += part["bad"]
+        with np.load(out / ".parts" / f"{name}.npz", allow_pickle=False) as arrays:
+            for field in arrays.files:
+                pools.setdefault(field, []).append(arrays[field])
+    if bad:
+        write_json(out / "quarantine.json", bad)
+        total = identity["samples"]
+        if len(bad) > max_bad * total or len(bad) == total:
+            raise DataError(
+                f"{out / 'quarantine.json'}: {len(bad)} of {total} samples are bad, more than --max-bad {max_bad:g}; first: {bad[0]['error']}"
+            )
+    rows = [r for r in rows if r["samples"]]
+    n_val = max(1, round(len(rows) * val_fraction)) if len(rows) > 1 and val_fraction > 0 else 0
+    every = len(rows) // n_val if n_val else 0
+    val = {rows[every * k + every - 1]["name"] for k in range(n_val)}
+    found = {field: statistics(np.concatenate(pool)) for field, pool in sorted(pools.items())}
+    return {
+        "version": VERSION,
+        "kind": "web" if source.action_space is None else "episode",
+        "identity": identity,
+        "shards": rows,
+        "splits": {"train": [r["name"] for r in rows if r["name"] not in val], "val": sorted(val)},
+        "samples": sum(r["samples"] for r in rows),
+        "quarantined": len(bad),
+        "steps": sum(r["steps"] for r in rows),
+        "cameras": sorted(cameras),
+        "action_space": bounded(source.action_space, found["actions"]).to_dict() if source.action_space else None,
+        "statistics": found,
+        "words": dict(sorted(words.items())),
+    }
+
+
+def bounded(space: ActionSpace, seen: dict[str, Any]) -> ActionSpace:
+    """An action space whose open bounds are those of the data (a dim that never moves gets a little room)."""
+    low = [a if math.isfinite(a) else b for a, b in zip(space.low, seen["min"], strict=True)]
+    high = [a if math.isfinite(a) else b for a, b in zip(space.high, seen["max"], strict=True)]
+    room = [0.0 if a < b else max(1e-3, abs(a) * 1e-3) for a, b in zip(low, high, strict=True)]
+    low, high = [a - r for a, r in zip(low, room, strict=True)], [b + r for b, r in zip(high, room, strict=True)]
+    return replace(space, low=tuple(low), high=tuple(high))
 
 
 def load_manifest(directory: str | Path) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -15,8 +17,8 @@ import numpy as np
 import webdataset as wds
 from rich.progress import Progress
 
-from vla.config import Slot, build, load_config
-from vla.data.manifest import NAME, VERSION, DataError, load_manifest, sha256, statistics, write_json
+from vla.config import Slot, build, check, load_config, override
+from vla.data.manifest import NAME, DataError, load_manifest, merge, sha256, write_json
 from vla.data.samples import check_episode, episode_to_sample, web_to_sample
 from vla.schema import ActionSpace, Episode, WebSample
 
@@ -47,19 +49,28 @@ def _texts(item: Episode | WebSample) -> Iterator[str]:
         yield from item.alternatives
 
 
-def _write_shard(source: Source, first: int, last: int, path: Path, advance: Any) -> dict[str, Any]:
-    """Write samples first..last-1 as one tar under a temporary name, rename, and return its row."""
+def _write_shard(source: Source, first: int, last: int, path: Path, skip_bad: bool) -> None:
+    """Write samples first..last-1 as one tar under a temporary name, rename, and note what was written (and what was bad) beside it."""
     words: Counter[str] = Counter()
-    actions, states, cameras, steps = [], [], set(), 0
+    actions, states, cameras, steps, samples = [], [], set(), 0, 0
+    bad: list[dict[str, Any]] = []
     temporary = path.with_suffix(".tmp")
     with wds.TarWriter(str(temporary), encoder=False, mtime=0, user="vla", group="vla") as writer:
         for index in range(first, last):
-            item = source[index]
+            try:
+                item = source[index]
+                if isinstance(item, Episode):
+                    assert source.action_space is not None
+                    check_episode(item, source.action_space.dim)
+            except ValueError as error:  # BadSample and DataError among them
+                if not skip_bad:
+                    raise
+                bad.append({"index": index, "error": str(error)})
+                continue
+            samples += 1
             for text in _texts(item):
                 words.update(_WORD.findall(text))
             if isinstance(item, Episode):
-                assert source.action_space is not None
-                check_episode(item, source.action_space.dim)
                 actions.append(item.actions)
                 states += [item.state] if item.state is not None else []
                 cameras |= set(item.images)
@@ -67,14 +78,8 @@ def _write_shard(source: Source, first: int, last: int, path: Path, advance: Any
                 writer.write(episode_to_sample(item))
             else:
                 writer.write(web_to_sample(item))
-            advance(1)
-    row = {
-        "name": path.name,
-        "samples": last - first,
-        "steps": steps,
-        "bytes": temporary.stat().st_size,
-        "sha256": sha256(temporary),
-    }
+    size, digest = temporary.stat().st_size, sha256(temporary)
+    row = {"name": path.name, "samples": samples, "steps": steps, "bytes": size, "sha256": digest}
     part = path.parent / ".parts" / path.stem
     arrays: dict[str, Any] = {"actions": np.concatenate(actions)} if actions else {}
     arrays |= {"state": np.concatenate(states)} if states else {}
@@ -82,29 +87,31 @@ def _write_shard(source: Source, first: int, last: int, path: Path, advance: Any
         np.savez(file, **arrays)
     part.with_suffix(".npz.tmp").replace(part.with_suffix(".npz"))
     temporary.replace(path)
-    write_json(part.with_suffix(".json"), {"row": row, "words": dict(words), "cameras": sorted(cameras)})
-    return row
+    write_json(part.with_suffix(".json"), {"row": row, "words": dict(words), "cameras": sorted(cameras), "bad": bad})
 
 
 def pack(
-    source: Source, out: str | Path, shard_size: int = 200, val_fraction: float = 0.05, progress: bool = True
-) -> dict[str, Any]:
+    source: Source, out: str | Path, shard_size: int = 200, val_fraction: float = 0.05, progress: bool = True, workers: int = 0,
+    skip_bad: bool = False, max_bad: float = 0.1,
+) -> dict[str, Any]:  # fmt: skip
     """Write every sample of ``source`` under ``out``; finished shards are kept when an interrupted call is repeated.
 
     Args:
         shard_size: samples a shard. val_fraction: share of shards (evenly spread, at least one if there are two) kept for validation.
+        workers: processes; 0: this one alone. The result does not depend on it. skip_bad: leave bad samples out and list them in
+        ``quarantine.json``; max_bad: the share of them above which the data set is refused all the same.
 
     Returns:
         The manifest.
 
     Raises:
-        DataError: zero samples, or ``out`` holds another source's shards.
+        DataError: zero samples, ``out`` holds another source's shards, or too many samples are bad.
     """
     out, total = Path(out), len(source)
     if total == 0:
         raise DataError(f"{out}: the source has zero episodes or samples; nothing to pack")
     identity = {"source": source.describe(), "shard_size": shard_size, "val_fraction": val_fraction, "samples": total}
-    identity = json.loads(json.dumps(identity))
+    identity = json.loads(json.dumps(identity | ({"skip_bad": True} if skip_bad else {})))
     parts = out / ".parts"
     if (out / NAME).is_file():
         manifest = load_manifest(out)
@@ -118,15 +125,16 @@ def pack(
     write_json(plan, identity)
     starts = list(range(0, total, shard_size))
     names = [f"shard-{n:06d}" for n in range(len(starts))]
+    jobs = [
+        (source, first, min(first + shard_size, total), out / f"{name}.tar", skip_bad)
+        for name, first in zip(names, starts, strict=True)
+    ]
+    open_jobs = [j for j in jobs if not ((parts / f"{j[3].stem}.json").is_file() and j[3].is_file())]
     with Progress(*Progress.get_default_columns(), "{task.completed}/{task.total}", disable=not progress) as bar:
-        job = bar.add_task(f"pack {out.name}", total=total)
-        for name, first in zip(names, starts, strict=True):
-            last = min(first + shard_size, total)
-            if (parts / f"{name}.json").is_file() and (out / f"{name}.tar").is_file():
-                bar.advance(job, last - first)
-            else:
-                _write_shard(source, first, last, out / f"{name}.tar", lambda n: bar.advance(job, n))
-    manifest = _merge(source, out, names, identity, val_fraction)
+        task = bar.add_task(f"pack {out.name}", total=total, completed=total - sum(j[2] - j[1] for j in open_jobs))
+        for job in _done(open_jobs, workers):
+            bar.advance(task, job[2] - job[1])
+    manifest = merge(source, out, names, identity, val_fraction, max_bad)
     write_json(out / NAME, manifest)
     shutil.rmtree(parts)
     for leftover in out.glob("*.tmp"):
@@ -134,36 +142,22 @@ def pack(
     return manifest
 
 
-def _merge(source: Source, out: Path, names: list[str], identity: dict[str, Any], val_fraction: float) -> dict[str, Any]:
-    """The manifest from the shards' parts."""
-    rows: list[dict[str, Any]] = []
-    words: Counter[str] = Counter()
-    cameras: set[str] = set()
-    pools: dict[str, list[np.ndarray]] = {}
-    for name in names:
-        part = json.loads((out / ".parts" / f"{name}.json").read_text(encoding="utf-8"))
-        rows.append(part["row"])
-        words.update(part["words"])
-        cameras |= set(part["cameras"])
-        with np.load(out / ".parts" / f"{name}.npz", allow_pickle=False) as arrays:
-            for field in arrays.files:
-                pools.setdefault(field, []).append(arrays[field])
-    n_val = max(1, round(len(names) * val_fraction)) if len(names) > 1 and val_fraction > 0 else 0
-    every = len(names) // n_val if n_val else 0
-    val = {names[every * k + every - 1] + ".tar" for k in range(n_val)}
-    return {
-        "version": VERSION,
-        "kind": "web" if source.action_space is None else "episode",
-        "identity": identity,
-        "shards": rows,
-        "splits": {"train": [r["name"] for r in rows if r["name"] not in val], "val": sorted(val)},
-        "samples": sum(r["samples"] for r in rows),
-        "steps": sum(r["steps"] for r in rows),
-        "cameras": sorted(cameras),
-        "action_space": source.action_space.to_dict() if source.action_space else None,
-        "statistics": {field: statistics(np.concatenate(pool)) for field, pool in sorted(pools.items())},
-        "words": dict(sorted(words.items())),
-    }
+def _done(jobs: list[tuple[Any, ...]], workers: int) -> Iterator[tuple[Any, ...]]:
+    """Each job once its shard is written, here or by ``workers`` processes."""
+    if workers < 1:
+        for job in jobs:
+            _write_shard(*job)
+            yield job
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(_write_shard, *job): job for job in jobs}
+        try:
+            for future in as_completed(futures):
+                future.result()
+                yield futures[future]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 @dataclass(frozen=True)
@@ -175,7 +169,17 @@ class PackConfig:
     val_fraction: float = 0.05
 
 
-def pack_from_file(path: str | Path, out: str | Path, overrides: list[str], progress: bool = True) -> dict[str, Any]:
-    """``vla pack``: read, validate, pack."""
-    config = load_config(path, overrides, PackConfig)
-    return pack(build("source", config.source), out, config.shard_size, config.val_fraction, progress)
+def pack_from(
+    source: Path, out: Path, overrides: list[str], workers: int = 0, skip_bad: bool = False, skip_missing: bool = False, max_bad: float = 0.1,
+) -> dict[str, Any]:  # fmt: skip
+    """``vla pack``: SOURCE is a YAML that names a source, or a robot data set itself; read, validate, pack."""
+    if source.suffix in (".yaml", ".yml"):
+        data = load_config(source, overrides)
+    else:
+        mapping = {"source": {"name": "robot", "path": str(source)}, "shard_size": 20}
+        data = override(mapping, overrides)
+    if skip_missing and isinstance(data.get("source"), dict):
+        data["source"]["skip_missing"] = True
+    config = check(data, PackConfig, "")
+    made = build("source", config.source)
+    return pack(made, out, config.shard_size, config.val_fraction, True, workers, skip_bad, max_bad)

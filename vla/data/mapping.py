@@ -1,0 +1,239 @@
+"""From recorded columns to actions, state, pictures and words: the choices a user makes about a robot data set, and their defaults."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from vla.data.manifest import DataError
+from vla.data.readers.base import Field, Reader, Recording
+
+_SLICE = re.compile(r"^(?P<field>[^\[\]]+)(\[(?P<first>\d+):(?P<last>\d+)\])?$")
+RotationKind = Literal["quaternion_xyzw", "quaternion_wxyz", "euler_xyz", "axis_angle", "rotation_6d"]
+_DIMS = {"quaternion_xyzw": 4, "quaternion_wxyz": 4, "euler_xyz": 3, "axis_angle": 3, "rotation_6d": 6}
+
+
+@dataclass(frozen=True)
+class RotationConfig:
+    """Neighbouring action dims that are a rotation: the first one's name, what they are, and what they are to be (radians)."""
+
+    first: str
+    source: RotationKind
+    target: RotationKind = "axis_angle"
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """What of a recording is used, and how. Everything has a default that fits data sets with the usual names.
+
+    cameras: our name -> recorded field (default: every camera that shows anything). state, action: recorded fields, in order; ``field[0:6]``
+    takes some of its dims. names, units: of the action dims. binary: action dim -> threshold; above it the dim is 1, else 0. invert: dims that become
+    1 - x (gripper conventions), before thresholds. delta: action dim -> state dim: absolute targets that are to be learned as differences to
+    the present state. rotations: see ``RotationConfig``. fps: rows a second, for formats that do not say it. rate_hz: keep so many rows a second;
+    summed: action dims that are movements since the last row, and add up over dropped rows. instruction: a text field, or a template such as
+    ``"{task}, slowly"``. plan: a text field with what comes next (chain of thought). size: px, square; fit: ``squash`` the whole picture, ``crop`` its
+    middle, or ``pad`` it with black.
+    """
+
+    cameras: dict[str, str] | None = None
+    state: list[str] | None = None
+    action: list[str] | None = None
+    names: list[str] | None = None
+    units: list[str] | None = None
+    binary: dict[str, float] = field(default_factory=dict)
+    invert: list[str] = field(default_factory=list)
+    delta: dict[str, str] = field(default_factory=dict)
+    rotations: list[RotationConfig] = field(default_factory=list)
+    fps: float | None = None
+    rate_hz: float | None = None
+    summed: list[str] = field(default_factory=list)
+    instruction: str | None = None
+    plan: str | None = None
+    size: int = 224
+    fit: Literal["squash", "crop", "pad"] = "squash"
+
+
+def _short(name: str) -> str:
+    return re.split(r"[./]", name)[-1]
+
+
+def _like(fields: dict[str, Field], kind: str, words: tuple[str, ...]) -> list[str]:
+    """Fields of a kind whose last part is one of ``words``; among several, those under an observation first."""
+    found = [n for n, f in fields.items() if f.kind == kind and _short(n) in words]
+    return sorted(found, key=lambda n: ("obs" not in n, n))
+
+
+class Columns:
+    """Which recorded dims make up one vector, and what they are called.
+
+    Raises:
+        DataError: an unknown field, or dims that it does not have.
+    """
+
+    def __init__(self, reader: Reader, wanted: list[str], what: str) -> None:
+        self.parts: list[tuple[str, slice]] = []
+        self.names: list[str] = []
+        for entry in wanted:
+            match = _SLICE.match(entry)
+            name = match["field"] if match else entry
+            known = {n: f for n, f in reader.fields.items() if f.kind == "numbers"}
+            if match is None or name not in known:
+                raise DataError(f"{reader.path}: mapping.{what}: no field {entry!r}; its number fields are {', '.join(known)}")
+            dims = known[name].dims
+            first, last = int(match["first"] or 0), int(match["last"] or dims)
+            if not 0 <= first < last <= dims:
+                raise DataError(f"{reader.path}: mapping.{what}: {entry!r}: {name} has dims 0 to {dims}")
+            self.parts.append((name, slice(first, last)))
+            named = known[name].names or tuple(f"{_short(name)}_{n}" for n in range(dims))
+            self.names += named[first:last]
+        if len(set(self.names)) != len(self.names):
+            self.names = [f"{what}_{n}" for n in range(len(self.names))]
+
+    def take(self, recording: Recording) -> np.ndarray:
+        """(T, dims)."""
+        return np.concatenate([recording.numbers[name][:, dims] for name, dims in self.parts], 1)
+
+
+class Plan:
+    """A mapping made whole for one reader: every name looked up, once.
+
+    Raises:
+        DataError: a field, dim or rate that is not there; the message has the choices.
+    """
+
+    def __init__(self, reader: Reader, mapping: Mapping) -> None:
+        self.reader, self.mapping = reader, mapping
+        fields, where = reader.fields, reader.path
+        action = mapping.action or _like(fields, "numbers", ("action", "actions"))[:1]
+        if not action:
+            numbers = ", ".join(n for n, f in fields.items() if f.kind == "numbers")
+            raise DataError(f"{where}: no field is called action; say which is: mapping.action=[...]; number fields are {numbers}")
+        self.action = Columns(reader, action, "action")
+        state = mapping.state if mapping.state is not None else _like(fields, "numbers", ("state", "qpos", "proprio"))[:1]
+        self.state = Columns(reader, state, "state") if state else None
+        self.fps = reader.fps or mapping.fps or 0.0
+        if self.fps <= 0:
+            raise DataError(f"{where}: this format does not say how many rows a second it has; say it: mapping.fps=5")
+        self.rate = mapping.rate_hz or self.fps
+        if self.rate > self.fps + 1e-6:
+            raise DataError(f"{where}: mapping.rate_hz={self.rate}: the recording has only {self.fps} rows a second")
+        self.names = self._action_names()
+        for key in ("binary", "invert", "delta", "summed"):
+            self._known(getattr(mapping, key), self.names, f"mapping.{key}")
+        self._known(mapping.delta.values(), self.state.names if self.state else [], "mapping.delta (state dims)")
+        if mapping.plan:
+            self._known([mapping.plan], [n for n, f in fields.items() if f.kind == "text"], "mapping.plan")
+        cameras = [n for n, f in fields.items() if f.kind == "image"]
+        if mapping.cameras is not None:
+            self._known(mapping.cameras.values(), cameras, "mapping.cameras")
+        self.cameras = mapping.cameras if mapping.cameras is not None else self._seeing(cameras)
+        if not self.cameras:
+            raise DataError(f"{where}: no camera; image fields are {', '.join(cameras) or 'none'}")
+
+    def _known(self, wanted: object, choices: list[str], what: str) -> None:
+        for name in wanted:  # type: ignore[attr-defined]
+            if name not in choices:
+                raise DataError(f"{self.reader.path}: {what}: no {name!r}; choices: {', '.join(choices) or 'none'}")
+
+    def _seeing(self, cameras: list[str]) -> dict[str, str]:
+        """Cameras that show more than one colour in the first episode (some data sets declare cameras they do not have)."""
+        first = self.reader[0]
+        shown = [c for c in cameras if np.ptp(next(iter(first.frames[c]([0])))) > 0]
+        short = [_short(c) for c in shown]
+        return dict(zip(short if len(set(short)) == len(short) else [re.sub(r"\W+", "_", c) for c in shown], shown, strict=True))
+
+    def _action_names(self) -> list[str]:
+        names, mapping = list(self.action.names), self.mapping
+        if mapping.names is not None:
+            if len(mapping.names) != len(names):
+                raise DataError(
+                    f"{self.reader.path}: mapping.names: {len(mapping.names)} names for {len(names)} action dims ({', '.join(names)})"
+                )
+            names = list(mapping.names)
+        self.raw_names = list(names)
+        for r in mapping.rotations:
+            self._known([r.first], names, "mapping.rotations.first")
+            at = names.index(r.first)
+            if at + _DIMS[r.source] > len(names):
+                raise DataError(
+                    f"{self.reader.path}: mapping.rotations: {r.first!r} and the dims behind it are fewer than {r.source} needs"
+                )
+            names[at : at + _DIMS[r.source]] = [
+                f"{r.target}_{n}" if r.target != "euler_xyz" else n for n in _rotation_names(r.target)
+            ]
+        return names
+
+    def rows(self, steps: int) -> np.ndarray:
+        """Which recorded rows are kept, at the wanted rate."""
+        count = max(1, int(np.floor((steps - 1) / self.fps * self.rate + 1e-6)) + 1)
+        return np.minimum(np.round(np.arange(count) / self.rate * self.fps).astype(int), steps - 1)
+
+    def actions(self, recording: Recording, rows: np.ndarray) -> np.ndarray:
+        """(len(rows), A) float32."""
+        values, mapping = self.action.take(recording), self.mapping
+        at = {n: k for k, n in enumerate(self.raw_names)}
+        for name in mapping.invert:
+            values[:, at[name]] = 1.0 - values[:, at[name]]
+        for name, threshold in mapping.binary.items():
+            values[:, at[name]] = values[:, at[name]] > threshold
+        if mapping.delta and self.state is not None:
+            state = self.state.take(recording)
+            for name, own in mapping.delta.items():
+                values[:, at[name]] -= state[:, self.state.names.index(own)]
+        kept = values[rows]
+        if mapping.summed:
+            ends = [*rows[1:], len(values)]
+            for name in mapping.summed:
+                kept[:, at[name]] = [values[a:b, at[name]].sum() for a, b in zip(rows, ends, strict=True)]
+        for r in mapping.rotations:
+            first = self.raw_names.index(r.first)
+            kept = np.concatenate(
+                [kept[:, :first], turn(kept[:, first : first + _DIMS[r.source]], r), kept[:, first + _DIMS[r.source] :]], 1
+            )
+        return kept.astype(np.float32)
+
+    def instruction(self, recording: Recording) -> str:
+        """What the robot was told."""
+        wanted = self.mapping.instruction
+        if wanted is None:
+            return recording.instruction
+        first = {k: next((t for t in v if t.strip()), "") for k, v in recording.texts.items()}
+        if wanted in first:
+            return first[wanted]
+        try:
+            return wanted.format(task=recording.instruction, **{_short(k): v for k, v in first.items()})
+        except (KeyError, IndexError) as error:
+            raise DataError(
+                f"{self.reader.path}: mapping.instruction={wanted!r}: no {error}; use {{task}} or one of {', '.join(first) or 'no text fields'}"
+            ) from error
+
+
+def _rotation_names(kind: RotationKind) -> list[str]:
+    if kind == "euler_xyz":
+        return ["roll", "pitch", "yaw"]
+    if kind == "axis_angle":
+        return ["x", "y", "z"]
+    return list("xyzw") if kind == "quaternion_xyzw" else list("wxyz") if kind == "quaternion_wxyz" else [str(n) for n in range(6)]
+
+
+def turn(values: np.ndarray, config: RotationConfig) -> np.ndarray:
+    """(T, source dims) to (T, target dims); 6-D: the first two columns of the matrix (arXiv 1812.07035)."""
+    if config.source == "rotation_6d":
+        a, b = values[:, :3], values[:, 3:]
+        x = a / np.linalg.norm(a, axis=1, keepdims=True)
+        y = b - (x * b).sum(1, keepdims=True) * x
+        y /= np.linalg.norm(y, axis=1, keepdims=True)
+        rotation = Rotation.from_matrix(np.stack([x, y, np.cross(x, y)], 2))
+    elif config.source.startswith("quaternion"):
+        rotation = Rotation.from_quat(values, scalar_first=config.source == "quaternion_wxyz")
+    else:
+        rotation = Rotation.from_euler("xyz", values) if config.source == "euler_xyz" else Rotation.from_rotvec(values)
+    if config.target == "rotation_6d":
+        return rotation.as_matrix()[:, :, :2].transpose(0, 2, 1).reshape(len(values), 6)
+    if config.target.startswith("quaternion"):
+        return rotation.as_quat(canonical=True, scalar_first=config.target == "quaternion_wxyz")
+    return rotation.as_euler("xyz") if config.target == "euler_xyz" else rotation.as_rotvec()
