@@ -78,6 +78,22 @@ def demo(
 
 
 @app.command()
+def doctor(
+    data: Annotated[Path, typer.Argument(help="packed shards, or a robot data set as recorded")],
+    overrides: Annotated[
+        Optional[list[str]], typer.Argument(help="mapping of a recorded set, for example source.mapping.fps=5")
+    ] = None,
+    policy: Annotated[Optional[Path], typer.Option(help="a saved policy whose statistics are compared")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text")] = False,
+    html: Annotated[Optional[Path], typer.Option(help="write a page with plots and a contact sheet")] = None,
+) -> None:
+    """Look for what spoils robot data. Exit code 0: nothing but notes, 1: warnings, 2: errors."""
+    from vla.doctor.page import run_doctor
+
+    raise typer.Exit(run_doctor(data, overrides or [], policy, as_json, html))
+
+
+@app.command()
 def zoo(
     configs: Annotated[Optional[list[str]], typer.Argument(help="runs to measure, and key=value overrides for all of them")] = None,
     measure: Annotated[

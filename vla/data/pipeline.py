@@ -36,7 +36,7 @@ class WindowConfig:
     segments: int = 6
 
 
-def _untarred(directory: Path, urls: Iterator[dict[str, str]]) -> Iterator[dict[str, Any]]:
+def untarred(directory: Path, urls: Iterator[dict[str, str]]) -> Iterator[dict[str, Any]]:
     """Samples of shards, with the shard's name in every error."""
     for url in urls:
         try:
@@ -166,14 +166,14 @@ class BatchStream(IterableDataset[Batch]):
         if not shards:
             raise DataError(f"{self.folders[name]}: no shards in its train split; pack more samples or smaller shards")
         urls = ({"url": shards[rng.randrange(len(shards))]} for _ in iter(int, 1))
-        windows = _windows(_untarred(self.folders[name], urls), self.window)
+        windows = _windows(untarred(self.folders[name], urls), self.window)
         return wds.filters._shuffle(windows, bufsize=self.shuffle, initial=self.shuffle // 2, rng=rng)
 
     def chunks(self, name: str, count: int) -> torch.Tensor:
         """(n, H, A) of the first ``count`` windows of the training split, undecoded."""
         urls = iter([{"url": s} for s in self._shards(name)])
         found = []
-        for item in islice(_windows(_untarred(self.folders[name], urls), self.window), count):
+        for item in islice(_windows(untarred(self.folders[name], urls), self.window), count):
             actions, t = item["steps"]["actions"], item["t"]
             found.append(actions[[min(t + k, len(actions) - 1) for k in range(self.window.horizon)]])
         return torch.from_numpy(np.array(found)).float()
@@ -211,7 +211,7 @@ class BatchStream(IterableDataset[Batch]):
         pending: list[tuple[str, dict[str, Any]]] = []
         for name in self.mixture:
             urls = iter([{"url": s} for s in self._shards(name)])
-            for index, item in enumerate(_windows(_untarred(self.folders[name], urls), self.window)):
+            for index, item in enumerate(_windows(untarred(self.folders[name], urls), self.window)):
                 if self.limit is not None and index >= self.limit:
                     break
                 if index % slots == slot:

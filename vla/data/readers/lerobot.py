@@ -70,7 +70,7 @@ class LeRobotReader:
 
     def _tasks_v3(self) -> dict[int, str]:
         table = _table(self.path / "meta" / "tasks.parquet").to_pydict()
-        texts = next((v for k, v in table.items() if k != "task_index"), [])
+        texts: list[str] = next((v for k, v in table.items() if k != "task_index"), [])
         return {int(i): str(t) for i, t in zip(table["task_index"], texts, strict=True)}
 
     def _rows_v2(self) -> list[_Row]:

@@ -1,0 +1,176 @@
+"""The doctor finds each planted defect, and nothing in the healthy copy."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from PIL import Image
+
+from vla.data.manifest import write_json
+from vla.data.pack import pack_from
+from vla.doctor.checks import examine
+from vla.doctor.page import run_doctor
+from vla.doctor.views import open_patient
+
+STEPS = 40
+
+
+def write_clean(root: Path, episodes: int = 12) -> Path:
+    """A robot that is seen where it says it is: a square whose place is the state; actions are the movements to come."""
+    rng = np.random.default_rng(0)
+    for e in range(episodes):
+        folder = root / f"e{e:02d}"
+        (folder / "top").mkdir(parents=True)
+        speed = np.repeat(rng.normal(size=(STEPS // 4, 2)), 4, 0) * 0.02 + rng.normal(size=(STEPS, 2)) * 0.004
+        state = np.cumsum(np.vstack([[[0.5, 0.5]], speed[:-1]]), 0)
+        for t in range(STEPS):
+            image = np.full((32, 32, 3), 230, np.uint8)
+            x, y = (np.clip(state[t], 0, 1) * 24).astype(int)
+            image[y : y + 8, x : x + 8] = 30
+            Image.fromarray(image).save(folder / "top" / f"{t:03d}.png")
+        grip = (np.arange(STEPS) > STEPS // 2).astype(float)
+        write_steps(folder, np.hstack([speed, grip[:, None]]), state)
+        (folder / "instruction.txt").write_text(["push the block", "close the drawer", "lift the cup"][e % 3])
+    write_json(root / "meta.json", {"fps": 10, "robot": "toy"})
+    return root
+
+
+def write_steps(folder: Path, actions: np.ndarray, state: np.ndarray) -> None:
+    np.savez(folder / "steps.npz", action=actions, state=state, timestamp=np.arange(len(actions)) / 10)
+
+
+def edit(root: Path, change: Callable[[np.ndarray, np.ndarray, np.ndarray], Any], episodes: slice = slice(None)) -> None:
+    for folder in sorted(root.glob("e*"))[episodes]:
+        with np.load(folder / "steps.npz") as arrays:
+            held = [arrays["action"].copy(), arrays["state"].copy(), arrays["timestamp"].copy()]
+        made = change(*held)
+        action, state, times = made if made is not None else held
+        np.savez(folder / "steps.npz", action=action, state=state, timestamp=times)
+
+
+def _dead(a: np.ndarray, s: np.ndarray, t: np.ndarray) -> None:
+    a[:, 0] = 0.25
+
+
+def _outlier(a: np.ndarray, s: np.ndarray, t: np.ndarray) -> None:
+    a[3, 1] = 500.0
+
+
+def _clip(a: np.ndarray, s: np.ndarray, t: np.ndarray) -> None:
+    np.clip(a[:, 0], -0.01, 0.01, out=a[:, 0])
+
+
+def _hole(a: np.ndarray, s: np.ndarray, t: np.ndarray) -> None:
+    t[20:] += 0.5
+
+
+def _jitter(a: np.ndarray, s: np.ndarray, t: np.ndarray) -> None:
+    t += np.tile([0.0, 0.03], len(t) // 2)
+
+
+def _idle(a: np.ndarray, s: np.ndarray, t: np.ndarray) -> Any:
+    return (np.repeat(a, 2, 0)[: len(a)] * 0, np.vstack([s[:20], np.repeat(s[20:21], 20, 0)]), t)
+
+
+def _nan(a: np.ndarray, s: np.ndarray, t: np.ndarray) -> None:
+    a[5, 1] = np.nan
+
+
+def _late(a: np.ndarray, s: np.ndarray, t: np.ndarray) -> Any:
+    return np.roll(a, -6, 0), s, t
+
+
+def _copy(root: Path) -> None:
+    shutil.copy(root / "e00/steps.npz", root / "e05/steps.npz")
+
+
+def _misaligned(root: Path) -> None:
+    for folder in root.glob("e*"):
+        files = sorted((folder / "top").glob("*.png"))
+        data = [f.read_bytes() for f in files]
+        for f, content in zip(files, data[-6:] + data[:-6], strict=True):
+            f.write_bytes(content)
+
+
+def _frozen(root: Path) -> None:
+    files = sorted((root / "e03/top").glob("*.png"))
+    for f in files:
+        f.write_bytes(files[0].read_bytes())
+
+
+DEFECTS: dict[str, Callable[[Path], Any]] = {
+    "dead dim": lambda r: edit(r, _dead), "near-constant dim": lambda r: edit(r, _outlier, slice(1)), "clipped": lambda r: edit(r, _clip),
+    "dropped rows": lambda r: edit(r, _hole, slice(1)), "rate jitter": lambda r: edit(r, _jitter), "idle": lambda r: edit(r, _idle, slice(2, 6)),
+    "not a number": lambda r: edit(r, _nan, slice(1)), "action-state lag": lambda r: edit(r, _late), "video misaligned": _misaligned,
+    "frozen pictures": _frozen, "duplicates": _copy, "no instruction": lambda r: (r / "e01/instruction.txt").write_text(" "),
+    "broken episodes": lambda r: (r / "e02/top/007.png").unlink(),
+}  # fmt: skip
+
+
+def complaints(root: Path) -> list[str]:
+    return [f.check for f in examine(open_patient(root))[1]]
+
+
+def test_the_clean_copy_is_clean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_clean(tmp_path / "d")
+    assert complaints(root) == []
+    assert run_doctor(root, ["source.mapping.size=32"], None, False, tmp_path / "page.html") == 0
+    assert "nothing found" in capsys.readouterr().out
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("data:image/") == 2 and "lift the cup" in page
+    pack_from(root, tmp_path / "packed", ["source.mapping.size=32", "shard_size=2"])
+    assert complaints(tmp_path / "packed") == []
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_planted_defects_are_found(defect: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_clean(tmp_path / "d")
+    DEFECTS[defect](root)
+    assert defect in complaints(root)
+    assert run_doctor(root, [], None, True, None) in (1, 2)
+    assert defect in [f["check"] for f in json.loads(capsys.readouterr().out)["findings"]]
+
+
+def test_leakage_between_splits_is_found(tmp_path: Path) -> None:
+    root = write_clean(tmp_path / "d")
+    shutil.copytree(root / "e00", root / "e12")
+    shutil.copytree(root / "e01", root / "e13")
+    pack_from(root, tmp_path / "p", ["shard_size=2", "val_fraction=0.1"])
+    assert "leakage" in complaints(tmp_path / "p")
+
+
+def test_statistics_of_a_policy_are_compared(tmp_path: Path) -> None:
+    from vla.doctor.page import compare
+
+    root = write_clean(tmp_path / "d")
+    manifest = pack_from(root, tmp_path / "p", ["source.mapping.size=32"])
+    patient = open_patient(tmp_path / "p")
+    summary, _ = examine(patient)
+    from vla.contract import Contract
+    from vla.schema import ActionSpace
+
+    space = ActionSpace.from_dict(manifest["action_space"])
+    for factor, expected in (
+        (1.0, []),
+        (0.3, ["outside the policy's range"] * 2),
+        (20.0, ["a fraction of the policy's range"] * 2),
+    ):
+        statistics = {
+            k: [factor * v for v in manifest["statistics"]["actions"][k][:2]] + [0.0 if k == "q01" else 1.0] for k in ("q01", "q99")
+        }
+        contract = Contract(space, ("top",), (32, 32), statistics={"actions": statistics})
+        write_json(tmp_path / "policy/contract.json", contract.to_dict())
+        assert [f.check for f in compare(patient, summary, tmp_path / "policy") if "action_2" not in f.who] == expected
+
+
+@pytest.mark.skipif(not (REPOSITORY.parent / "shared/realdata").is_dir(), reason="no real data here")
+def test_real_data_is_read() -> None:
+    found = complaints(REPOSITORY.parent / "shared/realdata/g1_lerobot21")
+    assert "broken episodes" in found and "one instruction" in found

@@ -1,0 +1,1 @@
+"""``vla doctor``: is this robot data fit to learn from, and for this policy?"""
