@@ -26,13 +26,16 @@ from robot_files import (
     write_video,
 )  # fmt: skip
 
+from vla.data.lerobot_out import to_lerobot
 from vla.data.manifest import DataError, load_manifest
 from vla.data.mapping import Mapping, RotationConfig, turn
 from vla.data.pack import pack, pack_from
-from vla.data.pipeline import BatchStream, WindowConfig
+from vla.data.pipeline import BatchStream, WindowConfig, untarred
 from vla.data.readers import detect, open_reader
 from vla.data.robot import RobotSource
-from vla.data.samples import decode_image
+from vla.data.samples import cut_frame, decode_image, read_json, read_steps
+from vla.data.sources import TabletopSource
+from vla.sim.scene import SceneConfig
 
 REAL = REPOSITORY.parent / "shared" / "realdata"
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is not here")
@@ -166,6 +169,31 @@ def test_several_processes_write_the_same_shards(tmp_path: Path) -> None:
     made = [pack(RobotSource(str(root), Mapping(size=32)), tmp_path / str(n), 1, 0.3, False, workers=n) for n in (0, 2)]
     assert [r["sha256"] for r in made[0]["shards"]] == [r["sha256"] for r in made[1]["shards"]]
     assert load_manifest(tmp_path / "2") == made[1]
+
+
+def test_out_to_lerobot_and_back_is_the_same(tmp_path: Path) -> None:
+    scene = SceneConfig(skills=("pick", "near"), cards=(0, 0), concepts=8)
+    packed = pack(TabletopSource(scene, 5, size=32, cameras=("top", "wrist")), tmp_path / "a", 2, 0.3, False)
+    out = to_lerobot(tmp_path / "a", tmp_path / "lerobot", progress=False)
+    reader = open_reader(out)
+    assert reader.format == "lerobot" and len(reader) == 5 and reader.fps == packed["action_space"]["rate_hz"]
+    source = RobotSource(str(out), Mapping(size=32, binary={n: 0.5 for n in packed["action_space"]["binary"]}))
+    kept = {}
+    for split in ("train", "val"):
+        stream = iter([{"url": str(tmp_path / "a" / s)} for s in packed["splits"][split]])
+        kept |= {len(kept) + n: s for n, s in enumerate(untarred(tmp_path / "a", stream))}
+    for n, sample in kept.items():
+        meta, steps, episode = read_json(sample), read_steps(sample), source[n]
+        assert episode.instruction == meta["instruction"] and np.array_equal(episode.actions, steps["actions"])
+        assert ("state" in steps) == (episode.state is not None)
+        if episode.state is not None:
+            assert np.allclose(episode.state, steps["state"])
+        for camera in meta["cameras"]:
+            for t, frame in enumerate(episode.images[camera]):
+                before = decode_image(cut_frame(sample, meta, camera, t), "a").astype(float)
+                assert np.abs(decode_image(frame, "b") - before).mean() < 9  # noisy 32 px pictures, half the colour resolution
+    with pytest.raises(DataError, match="exists already"):
+        to_lerobot(tmp_path / "a", tmp_path / "lerobot", progress=False)
 
 
 def test_mapping_makes_actions_as_asked(tmp_path: Path) -> None:

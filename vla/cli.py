@@ -30,10 +30,17 @@ def pack(
     skip_missing: Annotated[bool, typer.Option("--skip-missing", help="pack what is there of an incomplete download")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave bad episodes out and list them in quarantine.json")] = False,
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="share of bad episodes above which --skip-bad fails")] = 0.1,
+    to: Annotated[Optional[str], typer.Option(help="'lerobot': the other way, packed shards to a LeRobot 3.0 folder")] = None,
 ) -> None:
     """Write shards and a manifest. Repeat an interrupted call to continue it. For a data set, overrides are its mapping: source.mapping.size=128."""
     from vla.data.pack import pack_from
 
+    if to is not None:
+        if to != "lerobot":
+            raise typer.BadParameter(f"--to {to}: only 'lerobot' can be written")
+        from vla.data.lerobot_out import to_lerobot
+
+        return typer.echo(f"wrote {to_lerobot(source, out)}")
     manifest = pack_from(source, out, overrides or [], workers, skip_bad, skip_missing, max_bad)
     left_out = f", {manifest['quarantined']} left out (quarantine.json)" if manifest.get("quarantined") else ""
     typer.echo(f"{out}: {manifest['samples']} samples, {manifest['steps']} steps, {len(manifest['shards'])} shards{left_out}")
@@ -58,9 +65,17 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="first seed; the same seeds pair policies")] = 1_000_003,
     out: Annotated[Optional[Path], typer.Option(help="folder for results.json, sheet and animation")] = None,
     batch: Annotated[int, typer.Option(min=1, help="environments at a time")] = 50,
+    offline: Annotated[
+        Optional[Path], typer.Option(help="packed robot data: errors on recorded frames instead of rollouts")
+    ] = None,
+    split: Annotated[str, typer.Option(help="of the offline data: train or val")] = "val",
     overrides: Overrides = None,
 ) -> None:
-    """Success in closed loop with 95 % intervals. Overrides change the environment, for example scene.concepts=20."""
+    """Success in closed loop with 95 % intervals, or errors on recorded data. Overrides change the environment, for example scene.concepts=20."""
+    if offline is not None:
+        from vla.offline import run_offline
+
+        return run_offline(policy, offline, split, None, out)
     from vla.report import evaluate_and_show
 
     evaluate_and_show(policy, env, skill or [], episodes, seed, out, batch, overrides or [])

@@ -1,8 +1,11 @@
-"""Open loop: a policy's actions on recorded frames beside the recorded ones."""
+"""Open loop: a policy's actions on recorded frames beside the recorded ones, and beside two policies that see nothing."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +14,159 @@ import torch
 from rich.progress import track
 
 from vla.actions.bins import UniformBins
-from vla.data.pipeline import BatchStream, WindowConfig
+from vla.data.manifest import DataError, load_manifest
+from vla.data.pipeline import untarred
+from vla.data.samples import cut_frame, decode_image, read_json, read_steps
+
+
+@dataclass
+class Trajectory:
+    """One episode: recorded and predicted (T, A) in robot units (of a chunk, the first action), and the error of whole chunks (N, A), N the
+    steps inside the episode that any chunk spoke of."""
+
+    key: str
+    instruction: str
+    recorded: np.ndarray
+    predicted: np.ndarray
+    chunk_error: np.ndarray
 
 
 @dataclass
 class OfflineResult:
-    """frames: compared; l1_A: mean error of each dim in robot units, over the steps inside the episodes; l1_share_A: the same as a share of
-    the dim's range; same_bin_A: share of numbers that fall in the recorded number's bin (256 uniform ones)."""
+    """Means over all frames, per dim: errors in robot units of the policy (first action; whole chunk), of always giving the mean action of the
+    training data, and of repeating the last recorded action; same_bin: share of numbers in the recorded number's bin (256 uniform ones)."""
 
     names: tuple[str, ...]
     frames: int
-    l1_A: np.ndarray
-    l1_share_A: np.ndarray
-    same_bin_A: np.ndarray
+    l1: np.ndarray
+    chunk_l1: np.ndarray
+    mean_l1: np.ndarray
+    repeat_l1: np.ndarray
+    same_bin: np.ndarray
+    range: np.ndarray
+    trajectories: list[Trajectory]
+
+    @property
+    def l1_share(self) -> np.ndarray:
+        """The first action's error as a share of the dim's range."""
+        return self.l1 / self.range
+
+
+def _episodes(data: Path, split: str) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any]]]:
+    manifest = load_manifest(data)
+    shards = manifest["splits"][split]
+    if not shards:
+        raise DataError(f"{data}: its {split} split is empty; choose another split, or pack with smaller shards")
+    for sample in untarred(data, iter([{"url": str(data / s)} for s in shards])):
+        yield read_json(sample), read_steps(sample), sample
 
 
 def offline(
-    policy: Any, data: str | Path, split: str = "val", limit: int | None = None, batch_size: int = 32, progress: bool = True
+    policy: Any, data: str | Path, split: str = "val", episodes: int | None = None, batch: int = 32, progress: bool = True
 ) -> OfflineResult:
-    """Every frame of a split once (or its first ``limit``), each from the recorded observation.
+    """Every frame of a split's episodes (or of the first ``episodes``), each from the recorded observation.
 
     Raises:
-        ValueError: the split is empty.
+        DataError: the split is empty, or a camera that the policy needs is missing.
     """
     contract = policy.contract
-    window = WindowConfig(cameras=contract.cameras, history=contract.history, horizon=contract.horizon, segments=1)
-    stream = BatchStream({"data": str(data)}, {"data": 1.0}, window, batch_size, False, limit=limit, split=split)
-    bins = UniformBins(256, action_dim=contract.action_space.dim)
-    errors, same = [], []
-    for batch in track(stream, "offline", disable=not progress):
-        assert batch.images_BVTCHW is not None and batch.actions_KHA is not None and batch.mask_KH is not None
-        made = torch.from_numpy(policy.act(batch.images_BVTCHW, batch.instructions))
-        normal = policy.normaliser.cpu()
-        errors.append((made - batch.actions_KHA).abs()[batch.mask_KH])
-        same.append((bins.index(normal(made)) == bins.index(normal(batch.actions_KHA)))[batch.mask_KH])
-        policy.normaliser.to(policy.device)
-    if not errors:
-        raise ValueError(f"{data}: its {split} split is empty; choose another split or pack more shards")
-    space = contract.action_space
-    l1_A = torch.cat(errors).mean(0).numpy()
-    share = l1_A / (np.array(space.high) - np.array(space.low))
-    return OfflineResult(space.names, sum(len(e) for e in errors), l1_A, share, torch.cat(same).float().mean(0).numpy())
+    space, horizon = contract.action_space, contract.horizon
+    bins = UniformBins(256, action_dim=space.dim)
+    found: list[Trajectory] = []
+    repeats: list[np.ndarray] = []
+    for meta, steps, sample in track(islice(_episodes(Path(data), split), episodes), "offline", disable=not progress):
+        actions, length = steps["actions"], len(steps["actions"])
+        if actions.shape[1] != space.dim:
+            raise DataError(
+                f"{data}: actions of {actions.shape[1]} numbers, the policy gives {space.dim} ({', '.join(space.names)})"
+            )
+        views = [[decode_image(cut_frame(sample, meta, c, t), sample["__key__"]) for t in range(length)] for c in contract.cameras]
+        frames = torch.from_numpy(np.array(views))  # V T C H W
+        past = torch.arange(length)[:, None] - torch.arange(contract.history - 1, -1, -1)
+        images = frames[:, past.clamp(min=0)].transpose(0, 1)
+        chunks = np.concatenate(
+            [policy.act(images[k : k + batch], [meta["instruction"]] * len(images[k : k + batch])) for k in range(0, length, batch)]
+        )
+        ahead = np.arange(length)[:, None] + np.arange(horizon)
+        error = np.abs(chunks - actions[np.minimum(ahead, length - 1)])[ahead < length]
+        found.append(Trajectory(sample["__key__"], meta["instruction"], actions, chunks[:, 0], error))
+        repeats.append(np.abs(np.diff(actions, axis=0)))
+    recorded, predicted = (np.concatenate([getattr(t, k) for t in found]) for k in ("recorded", "predicted"))
+    mean = np.array(contract.statistics["actions"]["mean"]) if contract.statistics.get("actions") else recorded.mean(0)
+    normal = policy.normaliser.cpu()
+    same = bins.index(normal(torch.from_numpy(predicted))) == bins.index(normal(torch.from_numpy(recorded)))
+    policy.normaliser.to(policy.device)
+    return OfflineResult(
+        space.names, len(recorded), np.abs(predicted - recorded).mean(0), np.concatenate([t.chunk_error for t in found]).mean(0),
+        np.abs(mean - recorded).mean(0), np.concatenate(repeats).mean(0), same.float().mean(0).numpy(),
+        np.array(space.high) - np.array(space.low), found,
+    )  # fmt: skip
+
+
+def rows(result: OfflineResult) -> list[dict[str, str]]:
+    """One printable row a dim, and their mean as shares of the ranges."""
+    out = []
+    for k, name in enumerate(result.names):
+        cells = {
+            "policy": result.l1[k],
+            "chunk": result.chunk_l1[k],
+            "mean action": result.mean_l1[k],
+            "last action": result.repeat_l1[k],
+        }
+        out.append({"dim": name, **{n: f"{v:.4g}" for n, v in cells.items()}, "same bin": f"{100 * result.same_bin[k]:.1f} %"})
+    shares = {"policy": result.l1, "chunk": result.chunk_l1, "mean action": result.mean_l1, "last action": result.repeat_l1}
+    mean = {n: f"{100 * float((v / result.range).mean()):.2f} %" for n, v in shares.items()}
+    return [*out, {"dim": "mean, of range", **mean, "same bin": f"{100 * result.same_bin.mean():.1f} %"}]
+
+
+def plot(result: OfflineResult, episodes: int = 3, most_dims: int = 8) -> bytes:
+    """Predicted beside recorded trajectories, a row an episode, a column a dim (those that move most), as PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shown = result.trajectories[:: max(1, len(result.trajectories) // episodes)][:episodes]
+    spread = np.concatenate([t.recorded for t in result.trajectories]).std(0) / result.range
+    dims = sorted(np.argsort(-spread)[:most_dims].tolist())
+    figure, axes = plt.subplots(
+        len(shown), len(dims), figsize=(2.2 * len(dims), 1.8 * len(shown) + 0.4), constrained_layout=True, squeeze=False
+    )
+    for line, trajectory in zip(axes, shown, strict=True):
+        for axis, k in zip(line, dims, strict=True):
+            axis.plot(trajectory.recorded[:, k], color="0.3", lw=1.8, label="recorded")
+            axis.plot(trajectory.predicted[:, k], color="C1", lw=1.2, label="predicted")
+            axis.set_title(result.names[k] if line is axes[0] else "", fontsize=8)
+            axis.tick_params(labelsize=6)
+            axis.spines[["top", "right"]].set_visible(False)
+        line[0].set_ylabel(f"{trajectory.instruction[:26]}", fontsize=7)
+    axes[0][0].legend(fontsize=6, frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=120)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def run_offline(policy_dir: Path, data: Path, split: str, episodes: int | None, out: Path | None) -> None:
+    """``vla eval --offline``: table, JSON and plot."""
+    from vla.data.manifest import write_json
+    from vla.module import PolicyModule
+    from vla.report import print_table
+
+    result = offline(PolicyModule.load(policy_dir), data, split, episodes)
+    print_table(
+        rows(result),
+        f"{policy_dir} on {data} ({split}): mean absolute error in robot units, {result.frames} frames of {len(result.trajectories)} episodes",
+    )
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        figures = {k: getattr(result, k).tolist() for k in ("l1", "chunk_l1", "mean_l1", "repeat_l1", "same_bin", "range")}
+        each = [
+            {"key": t.key, "instruction": t.instruction, "l1": np.abs(t.predicted - t.recorded).mean(0).tolist()}
+            for t in result.trajectories
+        ]
+        write_json(
+            out / "offline.json",
+            {"data": str(data), "split": split, "names": result.names, "frames": result.frames, **figures, "episodes": each},
+        )
+        (out / "trajectories.png").write_bytes(plot(result))

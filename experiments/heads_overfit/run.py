@@ -60,8 +60,8 @@ def run(label: str, data: Path, steps: int) -> dict[str, Any]:
         times.append(time.perf_counter() - start)
     return {
         "head": label, "horizon": horizon, "parameters": trainable(policy)[0], "steps": steps, "frames": result.frames,
-        "same_bin": f"{result.same_bin_A.mean():.4f}", "l1_share_of_range": f"{result.l1_share_A.mean():.5f}",
-        "worst_dim_l1_share": f"{result.l1_share_A.max():.5f}", "act_ms": f"{1000 * statistics.median(times[5:]):.2f}",
+        "same_bin": f"{result.same_bin.mean():.4f}", "l1_share_of_range": f"{result.l1_share.mean():.5f}",
+        "worst_dim_l1_share": f"{result.l1_share.max():.5f}", "act_ms": f"{1000 * statistics.median(times[5:]):.2f}",
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,17 +48,23 @@ def sha256(path: Path) -> str:
 LEVELS = 257  # quantiles kept: a 256-bin codec's edges
 
 
-def statistics(values: np.ndarray) -> dict[str, Any]:
-    """True pooled statistics per column of (T, A): min, q01, q99, max, mean, std, and (257, A) quantiles at even levels."""
-    values = values.astype(np.float64)
-    q01, q99 = np.quantile(values, [0.01, 0.99], axis=0)
-    rows = {"min": values.min(0), "q01": q01, "q99": q99, "max": values.max(0), "mean": values.mean(0), "std": values.std(0)}
-    grid = np.quantile(values, np.linspace(0, 1, LEVELS), axis=0)
-    return {k: _short(row) for k, row in rows.items()} | {"quantiles": [_short(row) for row in grid]}
+def statistics(parts: Sequence[Path]) -> dict[str, Any]:
+    """True pooled statistics per column of (T, A) arrays in files: min, q01, q99, max, mean, std, and (257, A) quantiles at even levels.
 
-
-def _short(row: np.ndarray) -> list[float]:
-    return [float(f"{v:.9g}") for v in row]
+    One column is in memory at a time, so that a large data set needs little more than a small one.
+    """
+    width = int(np.load(parts[0], mmap_mode="r").shape[1])
+    rows: dict[str, list[float]] = {k: [] for k in ("min", "q01", "q99", "max", "mean", "std")}
+    grid = []
+    for k in range(width):
+        column = np.concatenate([np.load(p, mmap_mode="r")[:, k] for p in parts]).astype(np.float64)
+        column.sort()
+        q01, q99 = np.quantile(column, [0.01, 0.99])
+        figures = (column[0], q01, q99, column[-1], column.mean(), column.std())
+        for name, value in zip(rows, figures, strict=True):
+            rows[name].append(float(f"{value:.9g}"))
+        grid.append([float(f"{v:.9g}") for v in np.quantile(column, np.linspace(0, 1, LEVELS))])
+    return {**rows, "quantiles": [list(level) for level in zip(*grid, strict=True)]}
 
 
 def merge(
@@ -72,16 +79,16 @@ def merge(
     words: Counter[str] = Counter()
     cameras: set[str] = set()
     bad: list[dict[str, Any]] = []
-    pools: dict[str, list[np.ndarray]] = {}
+    pools: dict[str, list[Path]] = {}
     for name in names:
         part = json.loads((out / ".parts" / f"{name}.json").read_text(encoding="utf-8"))
         rows.append(part["row"])
         words.update(part["words"])
         cameras |= set(part["cameras"])
         bad += part["bad"]
-        with np.load(out / ".parts" / f"{name}.npz", allow_pickle=False) as arrays:
-            for field in arrays.files:
-                pools.setdefault(field, []).append(arrays[field])
+        for field in ("actions", "state"):
+            if (out / ".parts" / f"{name}.{field}.npy").is_file():
+                pools.setdefault(field, []).append(out / ".parts" / f"{name}.{field}.npy")
     if bad:
         write_json(out / "quarantine.json", bad)
         total = identity["samples"]
@@ -93,7 +100,7 @@ def merge(
     n_val = max(1, round(len(rows) * val_fraction)) if len(rows) > 1 and val_fraction > 0 else 0
     every = len(rows) // n_val if n_val else 0
     val = {rows[every * k + every - 1]["name"] for k in range(n_val)}
-    found = {field: statistics(np.concatenate(pool)) for field, pool in sorted(pools.items())}
+    found = {field: statistics(pool) for field, pool in sorted(pools.items())}
     return {
         "version": VERSION,
         "kind": "web" if source.action_space is None else "episode",

@@ -83,9 +83,8 @@ def _write_shard(source: Source, first: int, last: int, path: Path, skip_bad: bo
     part = path.parent / ".parts" / path.stem
     arrays: dict[str, Any] = {"actions": np.concatenate(actions)} if actions else {}
     arrays |= {"state": np.concatenate(states)} if states else {}
-    with part.with_suffix(".npz.tmp").open("wb") as file:
-        np.savez(file, **arrays)
-    part.with_suffix(".npz.tmp").replace(part.with_suffix(".npz"))
+    for field, values in arrays.items():
+        np.save(part.parent / f"{part.name}.{field}.npy", values, allow_pickle=False)  # whole before the part's .json is
     temporary.replace(path)
     write_json(part.with_suffix(".json"), {"row": row, "words": dict(words), "cameras": sorted(cameras), "bad": bad})
 
