@@ -120,13 +120,15 @@ def complaints(root: Path) -> list[str]:
 
 def test_the_clean_copy_is_clean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_clean(tmp_path / "d")
-    assert complaints(root) == []
+    assert complaints(root) == ["decision?"]  # the gripper, with the remedy
     assert run_doctor(root, ["source.mapping.size=32"], None, False, tmp_path / "page.html") == 0
-    assert "nothing found" in capsys.readouterr().out
+    assert "mapping.binary" in capsys.readouterr().out
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/") == 2 and "lift the cup" in page
     pack_from(root, tmp_path / "packed", ["source.mapping.size=32", "shard_size=2"])
-    assert complaints(tmp_path / "packed") == []
+    assert complaints(tmp_path / "packed") == ["decision?"]
+    pack_from(root, tmp_path / "told", ["source.mapping.size=32", "source.mapping.binary.action_2=0.5"])
+    assert complaints(tmp_path / "told") == []
 
 
 @pytest.mark.parametrize("defect", DEFECTS)

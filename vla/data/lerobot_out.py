@@ -82,7 +82,7 @@ class LeRobotWriter:
         columns: dict[str, Any] = {"action": steps["actions"]} | ({"observation.state": steps["state"]} if "state" in steps else {})
         for key, values in columns.items():
             self.rows.setdefault(key, []).extend(values.astype(np.float32))
-        books = {
+        books: dict[str, Any] = {
             "timestamp": (np.arange(length) / self.fps).astype(np.float32), "frame_index": np.arange(length), "episode_index": np.full(length, episode),
             "index": np.arange(self.total, self.total + length), "task_index": np.full(length, task),
         }  # fmt: skip

@@ -14,6 +14,7 @@ from vla.doctor.views import Patient, View
 
 NEAR_CONSTANT = 1e-3  # q99 - q01 below this share of the whole range
 CLIPPED_SHARE = 0.02  # of rows at a dim's very end
+DECISION_SHARE = 0.6  # of rows at the ends: not clipped, but a decision
 IDLE_SHARE = 0.3  # of rows in which neither action nor state moves
 BALANCE = 20.0  # times as many episodes of the commonest instruction as of the median one
 LOOKED_AT = 40  # episodes whose pictures are decoded
@@ -46,8 +47,9 @@ def examine(patient: Patient) -> tuple[Summary, list[Finding]]:
             f"{patient.name}: not one episode can be read; first reason: {next(iter(patient.broken.values()), 'none given')}"
         )
     findings = [Finding("broken episodes", "error", text, [key]) for key, text in patient.broken.items()]
-    for check in (numbers, dims, idle, timing, lag, pictures, duplicates, words, leakage):
-        findings += check(patient, summary.views) if check is not pictures else pictures(patient, summary)
+    for check in (numbers, dims, idle, timing, lag, duplicates, words, leakage):
+        findings += check(patient, summary.views)
+    findings += pictures(patient, summary)
     order = {"error": 0, "warning": 1, "note": 2}
     return summary, sorted(findings, key=lambda f: order[f.severity])
 
@@ -84,14 +86,19 @@ def dims(patient: Patient, views: list[View]) -> Iterator[Finding]:
             near,
         )
     at_end = ((pooled == low) | (pooled == high)).mean(0)
-    few = [len(np.unique(pooled[:, k])) <= 3 for k in range(pooled.shape[1])]  # decisions stand at their ends by nature
-    piled = [
-        n
-        for n, f, share, d in zip(patient.names, free, at_end, few, strict=True)
-        if f and not d and n not in near and share > CLIPPED_SHARE
-    ]
+    known = [n for n, f in zip(patient.names, free, strict=True) if f and n not in near]
+    share = dict(zip(patient.names, at_end, strict=True))
+    decisions = [n for n in known if share[n] > DECISION_SHARE]  # both ends together: a gripper, not a clipped dim
+    if decisions:
+        yield Finding(
+            "decision?",
+            "note",
+            f"{', '.join(decisions)}: nearly always at one end; if it is a decision, say so: mapping.binary",
+            decisions,
+        )
+    piled = [n for n in known if CLIPPED_SHARE < share[n] <= DECISION_SHARE]
     if piled:
-        shares = ", ".join(f"{n} {100 * at_end[patient.names.index(n)]:.0f} %" for n in piled)
+        shares = ", ".join(f"{n} {100 * share[n]:.0f} %" for n in piled)
         yield Finding(
             "clipped", "warning", f"rows at the very end of their range: {shares}; the recorder or controller clips there", piled
         )
