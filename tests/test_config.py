@@ -23,8 +23,8 @@ PACKS = sorted((configs_dir() / "pack").glob("*.yaml"))
 def test_every_run_yaml_builds_its_policy(path: Path) -> None:
     config = load_config(path, [], RunConfig)
     tokenizer = train_tokenizer(Counter({"pick": 9, "apple": 5}), 800)
-    contract = Contract(LAYOUTS["rt2"], ("top",), (64, 64))
-    policy = build("policy", config.policy, contract=contract, tokenizer=tokenizer, pretrained=False)
+    contracts = {"robot": Contract(LAYOUTS["rt2"], ("top",), (64, 64))}
+    policy = build("policy", config.policy, contracts=contracts, tokenizer=tokenizer, pretrained=False)
     assert sum(p.numel() for p in policy.parameters()) > 100_000
 
 
@@ -50,7 +50,7 @@ def test_every_pack_yaml_builds_its_source(path: Path) -> None:
         ("policy.head={name: tokn}", r"policy\.head\.name: no head component 'tokn'; did you mean 'token'"),
         ("policy.head={name: token, asign: extra}", r"policy\.head\.asign: unknown key; did you mean 'assign'"),
         ("policy.head={name: token, assign: integer}", r"policy\.head\.assign: 'integer' is not allowed; did you mean 'integers'"),
-        ("policy.contract=1", r"policy\.contract: unknown key"),
+        ("policy.contracts=1", r"policy\.contracts: unknown key"),
         ("optim.betas=[0.9]", r"optim\.betas: expected 2 values"),
         ("data.window.cameras=top", r"data\.window\.cameras: expected a list"),
         ("datta.shuffle=1", r"datta: unknown key; did you mean 'data'"),

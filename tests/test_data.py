@@ -146,13 +146,15 @@ def test_validation_sees_every_frame_once_over_ranks_and_workers(tmp_path: Path)
     for rank in range(2):
         loader = torch.utils.data.DataLoader(stream(tmp_path, train=False, rank=rank, world=2), batch_size=None, num_workers=2)
         for batch in loader:
-            seen.update(tuple(a) for a in np.round(batch.actions_KHA[:, 0].numpy(), 3).tolist())
+            seen.update(tuple(a) for a in np.round(batch.robots[0].actions_KHA[:, 0].numpy(), 3).tolist())
     assert len(seen) == 20 and set(seen.values()) == {1}
 
 
 def fingerprint(batch: Batch) -> tuple[Any, ...]:
-    images = () if batch.images_BVTCHW is None else tuple(batch.images_BVTCHW.float().mean((1, 2, 3, 4, 5)).tolist())
-    return (*batch.sources, *batch.instructions, *images, *batch.questions)
+    found: list[Any] = []
+    for part in batch.robots:
+        found += [*part.sources, *part.instructions, *part.images_BVTCHW.float().mean((1, 2, 3, 4, 5)).tolist()]
+    return (*found, *(batch.web.questions if batch.web else ()))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -184,12 +186,12 @@ def test_history_and_horizon(tmp_path: Path) -> None:
     pack(Source([make_episode(i) for i in range(4)]), tmp_path, shard_size=2, val_fraction=0.5, progress=False)
     window = WindowConfig(history=3, horizon=4)
     batches = list(stream(tmp_path, train=False, window=window, batch_size=1))
-    first, last = batches[0], batches[4]
-    assert first.images_BVTCHW is not None and first.images_BVTCHW.shape[:3] == (1, 1, 3)
+    first, last = batches[0].robots[0], batches[4].robots[0]
+    assert first.images_BVTCHW.shape[:3] == (1, 1, 3)
     means = first.images_BVTCHW.float().mean((0, 1, 3, 4, 5))
     assert means[0] == means[1] == means[2]  # the first frame stands in for the past before it
-    assert first.mask_KH is not None and first.mask_KH.tolist() == [[True] * 4]
-    assert last.mask_KH is not None and last.mask_KH.tolist() == [[True, False, False, False]]
+    assert first.mask_KH.tolist() == [[True] * 4]
+    assert last.mask_KH.tolist() == [[True, False, False, False]]
 
 
 PACK = """

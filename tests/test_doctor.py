@@ -168,7 +168,7 @@ def test_statistics_of_a_policy_are_compared(tmp_path: Path) -> None:
             k: [factor * v for v in manifest["statistics"]["actions"][k][:2]] + [0.0 if k == "q01" else 1.0] for k in ("q01", "q99")
         }
         contract = Contract(space, ("top",), (32, 32), statistics={"actions": statistics})
-        write_json(tmp_path / "policy/contract.json", contract.to_dict())
+        write_json(tmp_path / "policy/contract.json", {"robots": {"toy": contract.to_dict()}})
         assert [f.check for f in compare(patient, summary, tmp_path / "policy") if "action_2" not in f.who] == expected
 
 

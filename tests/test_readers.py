@@ -103,7 +103,7 @@ def test_bridge_packs_and_streams(tmp_path: Path) -> None:
     assert np.isfinite(space["low"]).all() and (np.array(space["low"]) < space["high"]).all()
     stream = BatchStream({"b": str(tmp_path / "b")}, {"b": 1.0}, WindowConfig(cameras=("image_0",), horizon=4), 4, False)
     batch = next(iter(stream))
-    assert batch.actions_KHA is not None and batch.actions_KHA.shape == (4, 4, 7) and batch.state_BTP is not None
+    assert batch.robots[0].actions_KHA.shape == (4, 4, 7) and batch.robots[0].state_BTP is not None
 
 
 def test_unknown_places_are_explained(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from families import decoder_config
-from test_policy import robot_batch
+from test_policy import robot_batch, robot_loss
 from test_zoo import HEADS, WORDS, learns_acts_and_reloads
 
 from vla.config import build, registered
@@ -17,6 +18,7 @@ from vla.contract import Contract
 from vla.decoders.tokenizer import train_tokenizer
 from vla.policy import VLAPolicy
 from vla.saving import save_policy
+from vla.schema import Batch, WebBatch
 from vla.sim.layouts import LAYOUTS
 
 _BERT = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
@@ -28,12 +30,12 @@ RT1 = {
 
 def make() -> Any:
     torch.manual_seed(0)
-    contract = Contract(LAYOUTS["rt1"], ("top",), (32, 32), history=6)
-    return build("policy", RT1, contract=contract, tokenizer=train_tokenizer(WORDS, 800))
+    contracts = {"arm": Contract(LAYOUTS["rt1"], ("top",), (32, 32), history=6)}
+    return build("policy", RT1, contracts=contracts, tokenizer=train_tokenizer(WORDS, 800))
 
 
 def rt1_batch() -> Any:
-    batch = robot_batch(2)
+    batch = replace(robot_batch(2), robot="arm")
     batch.images_BVTCHW = torch.randint(0, 256, (2, 1, 6, 3, 32, 32), dtype=torch.uint8)
     low, high = torch.tensor(LAYOUTS["rt1"].low), torch.tensor(LAYOUTS["rt1"].high)
     batch.actions_KHA = low + torch.rand(4, 1, len(low)) * (high - low)
@@ -47,7 +49,7 @@ def test_starts_deaf_hears_learns_acts_and_reloads(tmp_path: Path) -> None:
     same = policy.logits(images, owner, texts)  # FiLM starts as the identity
     assert torch.allclose(same[0], same[1], atol=1e-6) and same.shape == (2, 1, 11, 256)
     policy.train()
-    policy.losses(batch)["robot"].loss_M.mean().backward()
+    robot_loss(policy, batch).loss_M.mean().backward()
     assert not [n for n, p in policy.named_parameters() if p.requires_grad and p.grad is None]
     assert not any(p.requires_grad for p in policy.text.parameters()) and not policy.text.training
     for film in policy.vision.films:
@@ -58,9 +60,9 @@ def test_starts_deaf_hears_learns_acts_and_reloads(tmp_path: Path) -> None:
     actions = policy.act(images, texts)
     save_policy(policy, RT1, tmp_path / "p")
     assert np.array_equal(VLAPolicy.load(tmp_path / "p").act(images, texts), actions)
-    batch.questions = ["what is this?"]
+    web = WebBatch(torch.zeros(1, 3, 32, 32), ["what is this?"], ["apple"], torch.tensor([0]), torch.tensor([True]), ["web"])
     with pytest.raises(ValueError, match="answers no questions"):
-        policy.losses(batch)
+        policy.losses(Batch([batch], web))
 
 
 def test_the_past_matters() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from families import CAUSAL, SEQ2SEQ, VLM, decoder_config, make_vlm
-from test_policy import robot_batch
+from test_policy import robot_batch, robot_loss
 
 from vla.config import ConfigError, build, registered
 from vla.contract import Contract
@@ -67,14 +67,14 @@ def contract(horizon: int = 1, cameras: tuple[str, ...] = ("top",)) -> Contract:
 
 def make(config: dict[str, Any], tokenizer: Any = None, **wired: Any) -> VLAPolicy:
     torch.manual_seed(0)
-    wired = {"contract": contract(2), "chunks": robot_batch(20, 2).actions_KHA, "words": WORDS} | wired
+    wired = {"contracts": {"robot": contract(2)}, "chunks": {"robot": robot_batch(20, 2).actions_KHA}, "words": WORDS} | wired
     return build("policy", {"name": "vla", **config}, tokenizer=tokenizer or train_tokenizer(WORDS, 800), **wired)
 
 
 def learns_acts_and_reloads(config: dict[str, Any], folder: Path, tokenizer: Any = None) -> None:
     policy, batch = make(config, tokenizer), robot_batch(2, 2)
     policy.train()
-    out = policy.losses(batch)["robot"]
+    out = robot_loss(policy, batch)
     out.loss_M.mean().backward()
     assert bool(torch.isfinite(out.loss_M).all())
     embeddings = {id(policy.decoder.lm.get_input_embeddings().weight)}  # a head of queries may leave the output layer alone
@@ -174,7 +174,7 @@ def test_qlora_learns_in_adapters_and_is_saved_in_full(tmp_path: Path) -> None:
     config = {"vision": EYES[0], "connector": {"name": "mlp"}, "decoder": part, "head": HEADS["regression"][0]}
     policy, batch = make(config, load_tokenizer(tmp_path / "hub")), robot_batch(2, 2)
     assert any(type(p).__name__ == "Params4bit" for p in policy.parameters())
-    policy.losses(batch)["robot"].loss_M.mean().backward()
+    robot_loss(policy, batch).loss_M.mean().backward()
     assert all("lora_" in n for n, p in policy.decoder.named_parameters() if p.requires_grad)
     before = policy.eval().act(batch.images_BVTCHW, ["pick"] * 2)
     save_policy(policy, {"name": "vla", **config}, tmp_path / "p")
@@ -195,14 +195,14 @@ def test_a_frozen_encoder_does_not_move() -> None:
         before = {n: t.clone() for n, t in policy.vision.net.state_dict().items()}
         policy.train()
         optimizer = torch.optim.SGD([p for p in policy.parameters() if p.requires_grad], lr=0.1)
-        policy.losses(robot_batch(2, 2))["robot"].loss_M.mean().backward()
+        robot_loss(policy, robot_batch(2, 2)).loss_M.mean().backward()
         optimizer.step()
         assert all(torch.equal(t, before[n]) for n, t in policy.vision.net.state_dict().items())
 
 
 def test_several_cameras_are_told_apart() -> None:
     config = {"vision": EYES[0], "connector": {"name": "mlp"}, "decoder": decoder_config("llama"), "head": HEADS["regression"][0]}
-    policy = make(config, contract=contract(1, ("top", "wrist"))).eval()
+    policy = make(config, contracts={"robot": contract(1, ("top", "wrist"))}).eval()
     views = torch.randint(0, 256, (1, 2, 1, 3, 32, 32), dtype=torch.uint8)
     assert not np.allclose(policy.act(views, ["pick"]), policy.act(views.flip(1), ["pick"]), atol=1e-7)
 

@@ -69,16 +69,17 @@ def evaluate(
         Optional[Path], typer.Option(help="packed robot data: errors on recorded frames instead of rollouts")
     ] = None,
     split: Annotated[str, typer.Option(help="of the offline data: train or val")] = "val",
+    robot: Annotated[Optional[str], typer.Option(help="which of the policy's robots, where it commands several")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Success in closed loop with 95 % intervals, or errors on recorded data. Overrides change the environment, for example scene.concepts=20."""
     if offline is not None:
         from vla.offline import run_offline
 
-        return run_offline(policy, offline, split, None, out)
+        return run_offline(policy, offline, split, None, out, robot)
     from vla.report import evaluate_and_show
 
-    evaluate_and_show(policy, env, skill or [], episodes, seed, out, batch, overrides or [])
+    evaluate_and_show(policy, env, skill or [], episodes, seed, out, batch, overrides or [], robot)
 
 
 @app.command()

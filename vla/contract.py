@@ -1,7 +1,8 @@
-"""The contract a policy carries: what it sees, what it commands, and in which units."""
+"""The contract a policy carries for each robot: what it sees, what it commands, and in which units."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -39,6 +40,31 @@ class Contract:
         """Inverse of ``to_dict``."""
         space = ActionSpace.from_dict(data["action_space"])
         return cls(**{**data, "action_space": space, "cameras": tuple(data["cameras"]), "image_size": tuple(data["image_size"])})
+
+
+def only(contracts: Mapping[str, Contract]) -> Contract:
+    """The contract of a policy for one robot.
+
+    Raises:
+        ValueError: it commands several; the message lists them.
+    """
+    if len(contracts) != 1:
+        raise ValueError(f"this policy commands several robots; ask for one by name: {', '.join(contracts)}")
+    return next(iter(contracts.values()))
+
+
+def pick(contracts: Mapping[str, Contract], robot: str | None) -> str:
+    """The name of the robot that is meant.
+
+    Raises:
+        ValueError: an unknown name, or none where there are several; the message lists them.
+    """
+    if robot is None:
+        only(contracts)
+        return next(iter(contracts))
+    if robot not in contracts:
+        raise ValueError(f"this policy knows no robot {robot!r}; it commands {', '.join(contracts)}")
+    return robot
 
 
 def library_versions() -> dict[str, str]:

@@ -18,7 +18,7 @@ from vla.heads.token import ACTION_WORD
 from vla.policy import VLAPolicy
 from vla.report import default_environment, plot_curves, print_table, section, table_rows, write_html
 from vla.saving import save_policy
-from vla.train import RunConfig, make_contract, run_tokenizer, train
+from vla.train import RunConfig, make_contracts, run_tokenizer, train
 
 SHORT_PACK = {"robot": ["source.episodes=400"], "web": ["source.samples=600"]}
 SHORT_TRAIN = ["train.steps=60", "train.val_every=30", "train.log_every=10", "train.save_every=20", "optim.warmup=10"]
@@ -61,9 +61,9 @@ def run_demo(out: Path, short: bool = False) -> Path:
 def _untrained(config: RunConfig, directory: Path) -> Path:
     """The token policy with random weights, saved like any other."""
     if not directory.is_dir():
-        contract, words = make_contract(config)
+        contracts, words = make_contracts(config)
         lightning.seed_everything(config.train.seed, verbose=False)
-        policy = build("policy", config.policy, contract=contract, tokenizer=run_tokenizer(config, words, Path(config.run)))
+        policy = build("policy", config.policy, contracts=contracts, tokenizer=run_tokenizer(config, words, Path(config.run)))
         save_policy(policy, config.policy, directory)
     return directory
 
@@ -87,12 +87,14 @@ def action_example(directory: Path) -> str:
     options, _ = default_environment(policy.contract)
     env: Any = gym.make("vla/Tabletop-v0", disable_env_checker=True, **options)
     observation, _ = env.reset(seed=1)
-    made = policy.plan_and_act(to_images([observation], policy.contract.cameras), [observation["instruction"]])
+    made = policy.plan_and_act(
+        to_images([observation], policy.contract.cameras), [observation["instruction"]], next(iter(policy.contracts))
+    )
     action = PolicyActor(policy)([0], [observation])[0]
     space = policy.contract.action_space
     units = "  ".join(f"{n} {v:+.3f} {u}" for n, v, u in zip(space.names, action, space.units, strict=True))
     plan = "".join(f" {p} {ACTION_WORD}" for p in made.plans)
-    return f"{robot_prompt(observation['instruction'])}{plan}{policy.head.text(made.unit_BHA[0])}\n{units}"
+    return f"{robot_prompt(observation['instruction'])}{plan}{policy.head().text(made.unit_BHA[0])}\n{units}"
 
 
 def _page(out: Path, rows: list[dict[str, str]], token: Path, films: list[Any], results: list[Result], minutes: float) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,62 +14,117 @@ from torch import nn
 from torchmetrics import MeanMetric
 
 from vla.actions.normalise import Mode, Normaliser
-from vla.contract import Contract
+from vla.contract import Contract, only, pick
 from vla.decoders.text import TextLoss
-from vla.heads.base import Prediction
+from vla.heads.base import HeadLoss, Prediction
 from vla.optim import OptimConfig, make_optimizer
 from vla.schema import Batch
+
+
+@dataclass
+class Losses:
+    """Of one batch: a HeadLoss for each of ``batch.robots``, in order, and the web's TextLoss if there was any web."""
+
+    robots: list[HeadLoss] = field(default_factory=list)
+    web: TextLoss | None = None
+
+
+@dataclass(frozen=True)
+class BoundPolicy:
+    """A policy asked for one of its robots: what evaluation, replay and serving drive."""
+
+    policy: PolicyModule
+    robot: str
+
+    @property
+    def contract(self) -> Contract:
+        """What this robot sees and commands."""
+        return self.policy.contracts[self.robot]
+
+    @property
+    def normaliser(self) -> Normaliser:
+        """Of this robot's actions."""
+        return self.policy.normaliser(self.robot)
+
+    def predict(self, images_BVTCHW: torch.Tensor, instructions: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+        """See ``PolicyModule.predict``."""
+        return self.policy.predict(images_BVTCHW, instructions, self.robot)
+
+    def act(self, images_BVTCHW: torch.Tensor, instructions: Sequence[str]) -> np.ndarray:
+        """See ``PolicyModule.act``."""
+        return self.policy.act(images_BVTCHW, instructions, self.robot)
 
 
 class PolicyModule(lightning.LightningModule):
     """A policy gives ``losses(batch)`` and ``plan_and_act``; training, metrics and units are here, the same for all.
 
     Args:
-        contract: what it sees and commands. optim, steps: of training. normalise: how robot units become [-1, 1].
+        contracts: robot -> what it sees and commands. optim, steps: of training. normalise: how robot units become [-1, 1].
         robot_weight, web_weight: weights of the two mean losses in the sum.
     """
 
     def __init__(
-        self,
-        contract: Contract,
-        optim: OptimConfig | None,
-        steps: int,
-        normalise: Mode,
-        robot_weight: float = 1.0,
+        self, contracts: dict[str, Contract], optim: OptimConfig | None, steps: int, normalise: Mode, robot_weight: float = 1.0,
         web_weight: float = 1.0,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.contract, self.optim, self.steps = contract, optim or OptimConfig(), steps
+        self.contracts = dict(sorted(contracts.items()))  # a robot's place by name: files do not keep another order
+        self.optim, self.steps = optim or OptimConfig(), steps
         self.robot_weight, self.web_weight = robot_weight, web_weight
-        self.normaliser = Normaliser(contract.action_space, contract.statistics.get("actions"), normalise)
+        made = [Normaliser(c.action_space, c.statistics.get("actions"), normalise) for c in self.contracts.values()]
+        self.normalisers = nn.ModuleList(made)  # in order of the contracts: names may have dots, module names not
         self.metrics = nn.ModuleDict()
+
+    @property
+    def contract(self) -> Contract:
+        """Of a policy for one robot; ValueError for several."""
+        return only(self.contracts)
+
+    def normaliser(self, robot: str | None = None) -> Normaliser:
+        """Of a robot's actions; ValueError as in ``pick``."""
+        found = self.normalisers[list(self.contracts).index(pick(self.contracts, robot))]
+        assert isinstance(found, Normaliser)
+        return found
+
+    def robot(self, name: str | None = None) -> BoundPolicy:
+        """The policy for one robot; the name may be left out where there is only one.
+
+        Raises:
+            ValueError: no such robot, or no name where there are several; the message lists them.
+        """
+        return BoundPolicy(self, pick(self.contracts, name))
 
     @property
     def text_processor(self) -> Any:
         """What turns text (and, in whole vision-language models, pictures) into the model's input; saved with the policy."""
         raise NotImplementedError
 
-    def losses(self, batch: Batch) -> dict[str, Any]:
-        """``robot``: HeadLoss, ``web``: TextLoss; either may be absent."""
+    def losses(self, batch: Batch) -> Losses:
+        """Of every robot's rows and of the web rows."""
         raise NotImplementedError
 
-    def plan_and_act(self, images_BVTCHW: torch.Tensor, instructions: list[str]) -> Prediction:
+    def plan_and_act(self, images_BVTCHW: torch.Tensor, instructions: list[str], robot: str) -> Prediction:
         """uint8 images and one instruction a row to actions in [-1, 1] and plans."""
         raise NotImplementedError
 
     @torch.no_grad()
-    def predict(self, images_BVTCHW: torch.Tensor, instructions: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-        """uint8 images and one instruction a row to actions (B, H, A) float32 in robot units, inside the action space's bounds, and the plan
-        written before each (empty texts where the head writes none)."""
-        made = self.plan_and_act(images_BVTCHW.to(self.device), list(instructions))
-        actions = self.normaliser.inverse(made.unit_BHA.float().to(self.device)).cpu().numpy()
-        space = self.contract.action_space
-        clipped = np.clip(actions, np.array(space.low, np.float32), np.array(space.high, np.float32))
-        return clipped, made.plans or [""] * len(actions)
+    def predict(
+        self, images_BVTCHW: torch.Tensor, instructions: Sequence[str], robot: str | None = None
+    ) -> tuple[np.ndarray, list[str]]:
+        """uint8 images and one instruction a row to actions (B, H, A) float32 in robot units, inside the action space's bounds
+        (binary dims at one of theirs), and the plan written before each (empty texts where the head writes none). robot: may be left out where there is only one."""
+        name = pick(self.contracts, robot)
+        made = self.plan_and_act(images_BVTCHW.to(self.device), list(instructions), name)
+        actions = self.normaliser(name).inverse(made.unit_BHA.float().to(self.device)).cpu().numpy()
+        space = self.contracts[name].action_space
+        low, high = np.array(space.low, np.float32), np.array(space.high, np.float32)
+        decisions = np.array([n in space.binary for n in space.names])
+        actions = np.where(decisions & (actions > (low + high) / 2), high, np.where(decisions, low, np.clip(actions, low, high)))
+        return actions, made.plans or [""] * len(actions)
 
-    def act(self, images_BVTCHW: torch.Tensor, instructions: Sequence[str]) -> np.ndarray:
+    def act(self, images_BVTCHW: torch.Tensor, instructions: Sequence[str], robot: str | None = None) -> np.ndarray:
         """The actions of ``predict``."""
-        return self.predict(images_BVTCHW, instructions)[0]
+        return self.predict(images_BVTCHW, instructions, robot)[0]
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Weighted sum of the mean robot loss and the mean web loss."""
@@ -81,24 +137,21 @@ class PolicyModule(lightning.LightningModule):
     def _step(self, batch: Batch, stage: str) -> torch.Tensor:
         losses = self.losses(batch)
         total = torch.zeros((), device=self.device)
-        robot_rows = 0 if batch.images_BVTCHW is None else len(batch.images_BVTCHW)
-        if "robot" in losses:
-            assert batch.owner_K is not None and batch.mask_KH is not None and batch.actions_KHA is not None
-            out = losses["robot"]
-            total = total + self.robot_weight * out.loss_M.mean()
-            self._by_source(stage, out.loss_M, batch.owner_K[out.segment_M], batch.sources[:robot_rows])
+        if losses.robots:
+            total = total + self.robot_weight * torch.cat([out.loss_M for out in losses.robots]).mean()
+        for part, out in zip(batch.robots, losses.robots, strict=True):
+            self._by_source(stage, out.loss_M, part.owner_K[out.segment_M], part.sources)
             if out.right_M is not None:
                 self._track(f"{stage}/action_token_accuracy", out.right_M.float())
             if out.unit_KHA is not None:
-                error_A = self.normaliser.inverse(out.unit_KHA) - batch.actions_KHA
-                for name, column in zip(self.contract.action_space.names, error_A[batch.mask_KH].abs().T, strict=True):
-                    self._track(f"{stage}/l1/{name}", column)
-        if "web" in losses:
-            web: TextLoss = losses["web"]
-            assert batch.web_owner_K is not None
-            total = total + self.web_weight * web.loss_M.mean()
-            self._by_source(stage, web.loss_M, batch.web_owner_K[web.text_M], batch.sources[robot_rows:])
-            self._track(f"{stage}/web_token_accuracy", web.right_M.float())
+                error_A = self.normaliser(part.robot).inverse(out.unit_KHA) - part.actions_KHA
+                own = "" if len(self.contracts) == 1 else f"{part.robot}/"
+                for name, column in zip(self.contracts[part.robot].action_space.names, error_A[part.mask_KH].abs().T, strict=True):
+                    self._track(f"{stage}/l1/{own}{name}", column)
+        if batch.web is not None and losses.web is not None:
+            total = total + self.web_weight * losses.web.loss_M.mean()
+            self._by_source(stage, losses.web.loss_M, batch.web.owner_K[losses.web.text_M], batch.web.sources)
+            self._track(f"{stage}/web_token_accuracy", losses.web.right_M.float())
         self._track(f"{stage}/loss", total.detach())
         return total
 
@@ -109,7 +162,7 @@ class PolicyModule(lightning.LightningModule):
 
     def _track(self, name: str, values: torch.Tensor) -> None:
         """Accumulate a mean (torchmetrics); written and reset at every logging interval or validation's end."""
-        key = name.replace("/", "-")
+        key = name.replace("/", "-").replace(".", "_")
         if key not in self.metrics:
             self.metrics[key] = MeanMetric().to(self.device)
         metric = self.metrics[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -93,9 +94,8 @@ def offline(
         repeats.append(np.abs(np.diff(actions, axis=0)))
     recorded, predicted = (np.concatenate([getattr(t, k) for t in found]) for k in ("recorded", "predicted"))
     mean = np.array(contract.statistics["actions"]["mean"]) if contract.statistics.get("actions") else recorded.mean(0)
-    normal = policy.normaliser.cpu()
+    normal = copy.deepcopy(policy.normaliser).cpu()
     same = bins.index(normal(torch.from_numpy(predicted))) == bins.index(normal(torch.from_numpy(recorded)))
-    policy.normaliser.to(policy.device)
     return OfflineResult(
         space.names, len(recorded), np.abs(predicted - recorded).mean(0), np.concatenate([t.chunk_error for t in found]).mean(0),
         np.abs(mean - recorded).mean(0), np.concatenate(repeats).mean(0), same.float().mean(0).numpy(),
@@ -147,13 +147,13 @@ def plot(result: OfflineResult, episodes: int = 3, most_dims: int = 8) -> bytes:
     return buffer.getvalue()
 
 
-def run_offline(policy_dir: Path, data: Path, split: str, episodes: int | None, out: Path | None) -> None:
+def run_offline(policy_dir: Path, data: Path, split: str, episodes: int | None, out: Path | None, robot: str | None = None) -> None:
     """``vla eval --offline``: table, JSON and plot."""
     from vla.data.manifest import write_json
     from vla.module import PolicyModule
     from vla.report import print_table
 
-    result = offline(PolicyModule.load(policy_dir), data, split, episodes)
+    result = offline(PolicyModule.load(policy_dir).robot(robot), data, split, episodes)
     print_table(
         rows(result),
         f"{policy_dir} on {data} ({split}): mean absolute error in robot units, {result.frames} frames of {len(result.trajectories)} episodes",

@@ -12,23 +12,23 @@ from torch import nn
 
 from vla.actions.normalise import Mode
 from vla.config import ConfigError, Slot, build, register
-from vla.contract import Contract
+from vla.contract import Contract, pick
 from vla.decoders.base import Prefix
 from vla.decoders.text import PROMPT, FreeText, continuation, text_loss, write
 from vla.heads.base import Prediction
-from vla.module import PolicyModule
+from vla.module import Losses, PolicyModule
 from vla.optim import OptimConfig
 from vla.schema import Batch
 
 
 @register("policy", "vla")
 class VLAPolicy(PolicyModule):
-    """A vision-language-action policy composed of four slots.
+    """A vision-language-action policy composed of four slots, for one robot or several (each has a head of its own kind and size).
 
     Args:
         decoder, head: slots. vision, connector: slots too, and none of them beside a decoder that is a whole vision-language model.
         normalise: how robot units become [-1, 1], see ``Normaliser``. robot_weight, web_weight: weights of the two mean losses in the sum.
-        contract, tokenizer, optim, steps, chunks, words, folder: wired by training or loading.
+        contracts, tokenizer, optim, steps, chunks, words, folder: wired by training or loading.
 
     Raises:
         ConfigError: vision or connector is missing, or given beside a whole vision-language model.
@@ -44,34 +44,44 @@ class VLAPolicy(PolicyModule):
         web_weight: float = 1.0,
         robot_weight: float = 1.0,
         *,
-        contract: Contract,
+        contracts: dict[str, Contract],
         tokenizer: Any = None,
         optim: OptimConfig | None = None,
         steps: int = 1,
         pretrained: bool = True,
-        chunks: torch.Tensor | None = None,
+        chunks: dict[str, torch.Tensor] | None = None,
         words: Counter[str] | None = None,
         folder: Path | None = None,
     ) -> None:
-        super().__init__(contract, optim, steps, normalise, robot_weight, web_weight)
-        space, horizon = contract.action_space, contract.horizon
+        super().__init__(contracts, optim, steps, normalise, robot_weight, web_weight)
         self.vision = None if vision is None else build("vision", vision, "policy.vision", pretrained=pretrained)
         self.decoder = build("decoder", decoder, "policy.decoder", tokenizer=tokenizer, pretrained=pretrained, folder=folder)
         if self.decoder.whole != (vision is None) or self.decoder.whole != (connector is None):
             wanted = "sees for itself: remove vision and connector" if self.decoder.whole else "needs vision and connector"
             raise ConfigError(f"policy: decoder {type(self.decoder).__name__} {wanted}")
-        self.connector, self.view_VTD = None, None
+        self.connector = None
         if self.vision is not None:
             widths = {"in_width": self.vision.width, "out_width": self.decoder.width}
             self.connector = build("connector", connector, "policy.connector", decoder=self.decoder, **widths)
+        self.heads, self.views_VTD = nn.ModuleList(), nn.ParameterDict()  # a robot's place among the contracts is its number
+        for name, contract in self.contracts.items():
+            space, normaliser = contract.action_space, self.normaliser(name)
+            seen = None if chunks is None or name not in chunks else normaliser(chunks[name])
+            self.heads.append(build(
+                "head", head, "policy.head", decoder=self.decoder, action_dim=space.dim, action_space=space, horizon=contract.horizon, words=words,
+                quantiles=normaliser.quantiles, chunks=seen,
+            ))  # fmt: skip
             views = len(contract.cameras) * contract.history
-            if views > 1:  # one picture needs no name
-                self.view_VTD = nn.Parameter(torch.randn(views, self.decoder.width) * 0.02)
-        self.head = build(
-            "head", head, "policy.head", decoder=self.decoder, action_dim=space.dim, action_space=space, horizon=horizon, words=words,
-            quantiles=self.normaliser.quantiles, chunks=None if chunks is None else self.normaliser(chunks),
-        )  # fmt: skip
-        self.decoder.settle(getattr(self.head, "new_rows", []))
+            if views > 1 and self.vision is not None:  # which camera, which moment; a single picture needs no name
+                self.views_VTD[str(len(self.heads) - 1)] = nn.Parameter(torch.randn(views, self.decoder.width) * 0.02)
+        self.decoder.settle(sorted({row for h in self.heads for row in getattr(h, "new_rows", [])}))
+
+    def head(self, robot: str | None = None) -> Any:
+        """The action head of a robot; ValueError as in ``pick``."""
+        return self.heads[self._number(robot)]
+
+    def _number(self, robot: str | None) -> int:
+        return list(self.contracts).index(pick(self.contracts, robot))
 
     @property
     def text_processor(self) -> Any:
@@ -80,37 +90,38 @@ class VLAPolicy(PolicyModule):
 
     # -- the forward line -------------------------------------------------------------------------------------------------------
 
-    def prefix(self, images_BVTCHW: torch.Tensor) -> Prefix:
-        """uint8 images to what the decoder knows of them: every view and frame in order."""
+    def prefix(self, images_BVTCHW: torch.Tensor, robot: str | None = None) -> Prefix:
+        """uint8 images to what the decoder knows of them: every view and frame in order. robot: whose cameras they are; none: the web's."""
         if self.vision is None or self.connector is None:
             return self.decoder.see(images_BVTCHW)
         b, v, t = images_BVTCHW.shape[:3]
         tokens = self.connector(self.vision(images_BVTCHW.flatten(0, 2)))
         tokens = tokens.unflatten(0, (b, v * t))
-        if self.view_VTD is not None and v * t > 1:  # web pictures are single
-            tokens = tokens + self.view_VTD[None, :, None]
+        if v * t > 1:
+            tokens = tokens + self.views_VTD[str(self._number(robot))][None, :, None]
         tokens = tokens.flatten(1, 2)
         if getattr(self.connector, "crosses", False):
             return Prefix(tokens[:, :0], memory_BMD=tokens)
         return Prefix(tokens)
 
-    def losses(self, batch: Batch) -> dict[str, Any]:
-        """Robot loss by the head and web loss by plain next-token prediction; either may be absent."""
-        out: dict[str, Any] = {}
-        if batch.images_BVTCHW is not None:
-            unit_KHA = self.normaliser(batch.actions_KHA)
-            out["robot"] = self.head.loss(self.decoder, self.prefix(batch.images_BVTCHW), batch, unit_KHA)
-        if batch.web_images_BCHW is not None and batch.web_owner_K is not None:
+    def losses(self, batch: Batch) -> Losses:
+        """Robot losses by the heads and web loss by plain next-token prediction; either may be absent."""
+        out = Losses()
+        for part in batch.robots:
+            unit_KHA = self.normaliser(part.robot)(part.actions_KHA)
+            prefix = self.prefix(part.images_BVTCHW, part.robot)
+            out.robots.append(self.head(part.robot).loss(self.decoder, prefix, part, unit_KHA))
+        if batch.web is not None:
             tok = self.decoder.tokenizer
-            prompts = [PROMPT.format(question=q) for q in batch.questions]
-            answers = [[*continuation(tok, f" {a}"), tok.eos_token_id] for a in batch.answers]
-            prefix = self.prefix(batch.web_images_BCHW[:, None, None])
-            out["web"] = text_loss(self.decoder, prefix, batch.web_owner_K, prompts, answers, batch.web_sees_K)
+            prompts = [PROMPT.format(question=q) for q in batch.web.questions]
+            answers = [[*continuation(tok, f" {a}"), tok.eos_token_id] for a in batch.web.answers]
+            prefix = self.prefix(batch.web.images_BCHW[:, None, None])
+            out.web = text_loss(self.decoder, prefix, batch.web.owner_K, prompts, answers, batch.web.sees_K)
         return out
 
-    def plan_and_act(self, images_BVTCHW: torch.Tensor, instructions: list[str]) -> Prediction:
+    def plan_and_act(self, images_BVTCHW: torch.Tensor, instructions: list[str], robot: str) -> Prediction:
         """See ``PolicyModule``."""
-        return self.head.predict(self.decoder, self.prefix(images_BVTCHW), instructions)
+        return self.head(robot).predict(self.decoder, self.prefix(images_BVTCHW, robot), instructions)
 
     @torch.no_grad()
     def answer(self, images_BCHW: torch.Tensor, questions: Sequence[str], max_tokens: int = 24) -> list[str]:

@@ -56,15 +56,15 @@ def default_environment(contract: Any) -> tuple[dict[str, Any], list[str]]:
 
 
 def evaluate_and_show(
-    policy_dir: Path, env_id: str, skills: list[str], episodes: int, seed: int, out: Path | None, batch: int, overrides: list[str]
-) -> None:
+    policy_dir: Path, env_id: str, skills: list[str], episodes: int, seed: int, out: Path | None, batch: int, overrides: list[str], robot: str | None = None,
+) -> None:  # fmt: skip
     """``vla eval``: load, roll out, print the table, write results, sheet and animation."""
     from omegaconf import OmegaConf
 
     from vla.film import save_films
     from vla.policy import VLAPolicy
 
-    policy = VLAPolicy.load(policy_dir)
+    policy = VLAPolicy.load(policy_dir).robot(robot)
     options, known = default_environment(policy.contract) if env_id == "vla/Tabletop-v0" else ({}, [])
     merged = OmegaConf.merge(OmegaConf.create(options), OmegaConf.from_dotlist(overrides))
     env: dict[str, Any] = OmegaConf.to_container(merged)  # type: ignore[assignment]

@@ -20,12 +20,14 @@ class RolloutFilm(lightning.Callback):
         self.episodes = episodes
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        options, skills = default_environment(pl_module.contract)
-        if not self.episodes or not options or trainer.global_rank:
+        here = [n for n, c in pl_module.contracts.items() if c.environment.get("name") == "tabletop"]
+        if not self.episodes or not here or trainer.global_rank:
             return
+        policy = pl_module.robot(here[0])
+        options, skills = default_environment(policy.contract)
         was_training = pl_module.training
         pl_module.eval()
-        results, films = evaluate(pl_module, "vla/Tabletop-v0", options, self.episodes, skills, film=8, progress=False)
+        results, films = evaluate(policy, "vla/Tabletop-v0", options, self.episodes, skills, film=8, progress=False)
         pl_module.train(was_training)
         success = sum(r.success for r in results) / len(results)
         for logger in trainer.loggers:

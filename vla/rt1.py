@@ -15,7 +15,7 @@ from vla.connectors.token_learner import TokenLearner
 from vla.contract import Contract
 from vla.heads.base import HeadLoss, Prediction
 from vla.heads.queries import flat
-from vla.module import PolicyModule
+from vla.module import Losses, PolicyModule
 from vla.optim import OptimConfig
 from vla.schema import Batch
 from vla.vision.film_efficientnet import FilmEfficientNet
@@ -35,10 +35,11 @@ class RT1Policy(PolicyModule):
     def __init__(
         self, text: Annotated[dict[str, Any], Slot("text")], model: str = "efficientnet_b3", image_size: int = 300, weights: bool | str = False,
         stages: int | None = None, place: bool = False, tokens: int = 8, width: int = 512, layers: int = 8, heads: int = 8, ratio: float = 2.0,
-        bins: int = 256, normalise: Mode = "bounds", *, contract: Contract, tokenizer: Any = None, optim: OptimConfig | None = None, steps: int = 1,
+        bins: int = 256, normalise: Mode = "bounds", *, contracts: dict[str, Contract], tokenizer: Any = None, optim: OptimConfig | None = None, steps: int = 1,
         pretrained: bool = True,
     ) -> None:  # fmt: skip
-        super().__init__(contract, optim, steps, normalise)
+        super().__init__(contracts, optim, steps, normalise)
+        contract = self.contract  # one robot
         self.text = build("text", text, "policy.text", tokenizer=tokenizer, pretrained=pretrained)
         self.vision = FilmEfficientNet(model, image_size, weights, stages, self.text.width, width, place, pretrained)
         self.learner = TokenLearner(tokens, in_width=width, out_width=width)
@@ -69,22 +70,24 @@ class RT1Policy(PolicyModule):
         states = self.transformer(sequence, mask=hidden_from, is_causal=True)[:, -self.outputs :]
         return self.out(states).unflatten(1, (self.contract.horizon, -1))
 
-    def losses(self, batch: Batch) -> dict[str, Any]:
+    def losses(self, batch: Batch) -> Losses:
         """Cross-entropy of every number's bin.
 
         Raises:
             ValueError: the batch has web samples.
         """
-        if batch.questions:
+        if batch.web is not None:
             raise ValueError("policy rt1 answers no questions: give data.mixture robot data alone")
-        assert batch.images_BVTCHW is not None and batch.owner_K is not None and batch.mask_KH is not None
-        logits = self.logits(batch.images_BVTCHW, batch.owner_K, batch.instructions)
-        target, best = self.codec.index(self.normaliser(batch.actions_KHA)), logits.detach().argmax(-1)
-        loss = functional.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none").reshape(target.shape)
-        right = (best == target)[batch.mask_KH].flatten()
-        return {"robot": HeadLoss(*flat(loss, batch.mask_KH), self.codec.value(best), right)}
+        out = Losses()
+        for part in batch.robots:
+            logits = self.logits(part.images_BVTCHW, part.owner_K, part.instructions)
+            target, best = self.codec.index(self.normaliser()(part.actions_KHA)), logits.detach().argmax(-1)
+            loss = functional.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none").reshape(target.shape)
+            right = (best == target)[part.mask_KH].flatten()
+            out.robots.append(HeadLoss(*flat(loss, part.mask_KH), self.codec.value(best), right))
+        return out
 
-    def plan_and_act(self, images_BVTCHW: torch.Tensor, instructions: list[str]) -> Prediction:
+    def plan_and_act(self, images_BVTCHW: torch.Tensor, instructions: list[str], robot: str) -> Prediction:
         """See ``PolicyModule``."""
         owner = torch.arange(len(instructions), device=images_BVTCHW.device)
         return Prediction(self.codec.value(self.logits(images_BVTCHW, owner, instructions).argmax(-1)))

@@ -41,7 +41,7 @@ def save_policy(policy: Any, config: dict[str, Any], directory: str | Path) -> P
             weights[name] = tensor.contiguous()
     save_file(weights, temporary / "model.safetensors")
     (temporary / "policy.yaml").write_text(yaml.safe_dump(portable(policy, config), sort_keys=False), encoding="utf-8")
-    write_json(temporary / "contract.json", policy.contract.to_dict())
+    write_json(temporary / "contract.json", {"robots": {name: c.to_dict() for name, c in policy.contracts.items()}})
     policy.text_processor.save_pretrained(temporary / "tokenizer")
     shutil.rmtree(directory, ignore_errors=True)
     temporary.replace(directory)
@@ -65,8 +65,11 @@ def portable(policy: Any, config: dict[str, Any]) -> dict[str, Any]:
     loading needs no hub, no other folder and no corpus."""
     out = plain(config)
     for slot, part in out.items():
-        if isinstance(part, dict) and hasattr(getattr(policy, slot, None), "portable"):
-            part.update(plain(getattr(policy, slot).portable()))
+        owner: Any = (
+            policy.heads[0] if slot == "head" else getattr(policy, slot, None)
+        )  # all robots' heads write with the same tokens
+        if isinstance(part, dict) and hasattr(owner, "portable"):
+            part.update(plain(owner.portable()))
     return out
 
 
@@ -88,9 +91,10 @@ def load_policy(directory: str | Path, device: str | torch.device = "cpu") -> An
         if not (directory / name).exists():
             raise DataError(f"{directory / name}: missing; a saved policy has {', '.join(FILES)}: save or copy it again")
     config = yaml.safe_load((directory / "policy.yaml").read_text(encoding="utf-8"))
-    contract = Contract.from_dict(json.loads((directory / "contract.json").read_text(encoding="utf-8")))
+    held = json.loads((directory / "contract.json").read_text(encoding="utf-8"))
+    contracts = {name: Contract.from_dict(c) for name, c in held["robots"].items()}
     text = directory / "tokenizer"
-    policy = build("policy", config, contract=contract, tokenizer=load_tokenizer(text), folder=text, pretrained=False)
+    policy = build("policy", config, contracts=contracts, tokenizer=load_tokenizer(text), folder=text, pretrained=False)
     weights = _read_weights(directory)
     missing, unexpected = policy.load_state_dict(weights, strict=False)
     present = {t.data_ptr() for n, t in policy.state_dict().items() if n in weights}
@@ -121,7 +125,7 @@ def start_from(policy: Any, directory: str | Path) -> None:
     Raises:
         DataError: the two do not have the same vision, connector and decoder.
     """
-    given = {n: t for n, t in _read_weights(Path(directory)).items() if not n.startswith("head.")}
+    given = {n: t for n, t in _read_weights(Path(directory)).items() if not n.startswith(("heads.", "views_VTD."))}
     state = policy.state_dict()
     renamed = {plain_name(n): n for n in state}  # adapters put weights one level deeper
     weights = {n if n in state else renamed.get(n, n): t for n, t in given.items()}

@@ -7,7 +7,7 @@ questions; several may share one image), S text tokens, N image tokens, D width,
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -100,35 +100,55 @@ class WebSample:
 
 
 @dataclass
-class Batch:
-    """What every policy gets. It knows nothing of any model: no tokens, no normalised pixels.
-
-    Robot part (absent when ``instructions`` is empty): images_BVTCHW uint8; state_BTP float32 or None; segment k has
-    instructions[k], plans[k] (may be empty), actions_KHA float32 in robot units, mask_KH bool (False past the episode's end) and the row owner_K of its image.
-    Web part (absent when ``questions`` is empty): web_images_BCHW uint8, questions, answers, web_owner_K, web_sees_K bool
-    (False: text only, the picture must not be looked at). sources: name of every image row's data set, robot rows first.
+class RobotBatch:
+    """Rows of one robot. Segment k has instructions[k], plans[k] (may be empty), actions_KHA float32 in robot units, mask_KH bool (False past
+    the episode's end) and the row owner_K of its images_BVTCHW uint8; state_BTP float32 or None; sources: name of every row's data set.
     """
 
-    images_BVTCHW: torch.Tensor | None = None
+    robot: str
+    images_BVTCHW: torch.Tensor
+    instructions: list[str]
+    plans: list[str]
+    actions_KHA: torch.Tensor
+    mask_KH: torch.Tensor
+    owner_K: torch.Tensor
+    sources: list[str]
     state_BTP: torch.Tensor | None = None
-    instructions: list[str] = field(default_factory=list)
-    plans: list[str] = field(default_factory=list)
-    actions_KHA: torch.Tensor | None = None
-    mask_KH: torch.Tensor | None = None
-    owner_K: torch.Tensor | None = None
-    web_images_BCHW: torch.Tensor | None = None
-    questions: list[str] = field(default_factory=list)
-    answers: list[str] = field(default_factory=list)
-    web_owner_K: torch.Tensor | None = None
-    web_sees_K: torch.Tensor | None = None
-    sources: list[str] = field(default_factory=list)
+
+
+@dataclass
+class WebBatch:
+    """Pictures images_BCHW uint8 with questions and answers, each about the row owner_K; sees_K bool (False: text only, the picture must not
+    be looked at); sources as above."""
+
+    images_BCHW: torch.Tensor
+    questions: list[str]
+    answers: list[str]
+    owner_K: torch.Tensor
+    sees_K: torch.Tensor
+    sources: list[str]
+
+
+@dataclass
+class Batch:
+    """What every policy gets: the rows of each robot, and web rows. It knows nothing of any model: no tokens, no normalised pixels."""
+
+    robots: list[RobotBatch] = field(default_factory=list)
+    web: WebBatch | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on ``device``."""
-        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
-        return replace(self, **moved)
+        return Batch([_moved(r, device) for r in self.robots], None if self.web is None else _moved(self.web, device))
 
     @property
     def size(self) -> int:
         """Image rows, robot and web."""
-        return len(self.sources)
+        return sum(len(r.sources) for r in self.robots) + (len(self.web.sources) if self.web else 0)
+
+
+_P = TypeVar("_P", RobotBatch, WebBatch)
+
+
+def _moved(part: _P, device: torch.device | str) -> _P:
+    moved: dict[str, Any] = {k: v.to(device) for k, v in vars(part).items() if isinstance(v, torch.Tensor)}
+    return replace(part, **moved)

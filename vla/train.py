@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from vla.callbacks import Keep, Monitor, RngState, StreamPosition
 from vla.config import ConfigError, Slot, build, load_config
 from vla.contract import Contract, library_versions
-from vla.data.manifest import action_space, load_manifest
+from vla.data.manifest import action_space, load_manifest, pooled, widest
 from vla.data.module import DataConfig, Streams, sample_chunks
 from vla.decoders.tokenizer import load_tokenizer, train_tokenizer
 from vla.optim import OptimConfig
@@ -57,28 +57,36 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
 
 
-def make_contract(config: RunConfig) -> tuple[Contract, Counter[str]]:
-    """What the policy will see and command, from the manifests, and the words of the corpus."""
-    manifests = {name: load_manifest(path) for name, path in config.data.datasets.items()}
-    robots = {n: m for n, m in manifests.items() if m["kind"] == "episode"}
-    if not robots:
-        raise ConfigError("data.datasets: no robot episodes among them; a policy needs an action space")
-    spaces = {n: action_space(m) for n, m in robots.items()}
-    first, *others = spaces.values()
-    assert first is not None
-    if any(o != first for o in others):
-        raise ConfigError(f"data.datasets: {', '.join(spaces)} have different action spaces; train them apart")
+def make_contracts(config: RunConfig) -> tuple[dict[str, Contract], Counter[str]]:
+    """Robot -> what the policy will see and command, from the manifests; and the words of the corpus.
+
+    Raises:
+        ConfigError: no robot data, or data sets of one robot with different action dims.
+    """
+    data, window = config.data, config.data.window
+    manifests = {name: load_manifest(path) for name, path in data.datasets.items()}
     words: Counter[str] = Counter()
-    for manifest in manifests.values():
+    groups: dict[str, list[str]] = {}
+    for name, manifest in manifests.items():
         words.update(manifest["words"])
-    main = next(iter(robots.values()))
-    size = int(main["identity"]["source"].get("size", 0))
-    window = config.data.window
-    origin = main["identity"]["source"]
-    contract = Contract(
-        first, window.cameras, (size, size), window.history, window.horizon, main["statistics"], library_versions(), origin
-    )
-    return contract, words
+        if manifest["kind"] == "episode":
+            groups.setdefault(data.robots.get(name, name), []).append(name)
+    if not groups:
+        raise ConfigError("data.datasets: no robot episodes among them; a policy needs an action space")
+    contracts = {}
+    for robot, names in groups.items():
+        spaces = [action_space(manifests[n]) for n in names]
+        first = spaces[0]
+        assert first is not None
+        if any(s is None or (s.names, s.units, s.binary) != (first.names, first.units, first.binary) for s in spaces):
+            raise ConfigError(f"data.robots: {', '.join(names)} have different action dims, so they are not one robot ({robot})")
+        origin = manifests[names[0]]["identity"]["source"]
+        size = int(origin.get("size", 0))
+        contracts[robot] = Contract(
+            widest([s for s in spaces if s is not None]), tuple(data.cameras.get(names[0], window.cameras)), (size, size), window.history,
+            window.horizon, pooled([data.datasets[n] for n in names]), library_versions(), origin,
+        )  # fmt: skip
+    return contracts, words
 
 
 def resolved(config: RunConfig) -> dict[str, Any]:
@@ -108,12 +116,12 @@ def train(config: RunConfig, progress: bool = True) -> Path:
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     lightning.seed_everything(config.train.seed, verbose=False)
-    # 3. data, contract, tokenizer
-    contract, words = make_contract(config)
+    # 3. data, contracts, tokenizer
+    contracts, words = make_contracts(config)
     tokenizer = run_tokenizer(config, words, run)
     # 4. policy
     policy = build(
-        "policy", config.policy, contract=contract, tokenizer=tokenizer, optim=config.optim, steps=config.train.steps, words=words,
+        "policy", config.policy, contracts=contracts, tokenizer=tokenizer, optim=config.optim, steps=config.train.steps, words=words,
         chunks=sample_chunks(config.data),
     )  # fmt: skip
     if config.init and not checkpoint.is_file():

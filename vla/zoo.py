@@ -17,7 +17,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from vla.config import ConfigError, build, load_config, presets, registered
-from vla.schema import Batch
+from vla.schema import Batch, RobotBatch
 from vla.tuning import trainable
 
 SLOTS = ("policy", "vision", "connector", "decoder", "head", "codec", "text")
@@ -51,21 +51,21 @@ def show_listing() -> None:
                 console.print(table)
 
 
-def example_batch(contract: Any, rows: int, segments: int, plans: bool) -> Batch:
-    """Random pictures with ``segments`` instructions each, as a robot batch of this contract."""
-    space, (height, width) = contract.action_space, contract.image_size
-    count = rows * segments
-    low, high = torch.tensor(space.low), torch.tensor(space.high)
-    shape = (rows, len(contract.cameras), contract.history, 3, height, width)
-    return Batch(
-        images_BVTCHW=torch.randint(0, 256, shape, dtype=torch.uint8),
-        instructions=["pick the red apple"] * count,
-        plans=["128 128" if plans else ""] * count,
-        actions_KHA=low + torch.rand((count, contract.horizon, space.dim)) * (high - low),
-        mask_KH=torch.ones((count, contract.horizon), dtype=torch.bool),
-        owner_K=torch.arange(rows).repeat_interleave(segments),
-        sources=["robot"] * rows,
-    )
+def example_batch(contracts: dict[str, Any], rows: int, segments: int, plans: bool) -> Batch:
+    """Random pictures with ``segments`` instructions each, ``rows`` of every robot."""
+    parts = []
+    for robot, contract in contracts.items():
+        space, (height, width) = contract.action_space, contract.image_size
+        count = rows * segments
+        low, high = torch.tensor(space.low), torch.tensor(space.high)
+        shape = (rows, len(contract.cameras), contract.history, 3, height, width)
+        parts.append(RobotBatch(
+            robot=robot, images_BVTCHW=torch.randint(0, 256, shape, dtype=torch.uint8), instructions=["pick the red apple"] * count,
+            plans=["128 128" if plans else ""] * count, actions_KHA=low + torch.rand((count, contract.horizon, space.dim)) * (high - low),
+            mask_KH=torch.ones((count, contract.horizon), dtype=torch.bool), owner_K=torch.arange(rows).repeat_interleave(segments),
+            sources=[robot] * rows,
+        ))  # fmt: skip
+    return Batch(parts)
 
 
 def measure(path: str, overrides: list[str], steps: int, device: str) -> dict[str, Any]:
@@ -75,17 +75,19 @@ def measure(path: str, overrides: list[str], steps: int, device: str) -> dict[st
         parameters, trainable; flops_step (forward and backward of one batch); prefix_tokens an image row; action_tokens; batch; medians of step_s
         and act_s (one observation, batch 1); peak_memory_mb (of the device, or of this process on a CPU).
     """
-    from vla.train import RunConfig, make_contract, run_tokenizer
+    from vla.train import RunConfig, make_contracts, run_tokenizer
 
     config = load_config(path, overrides, RunConfig)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     torch.manual_seed(0)
-    contract, words = make_contract(config)
+    contracts, words = make_contracts(config)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = run_tokenizer(config, words, Path(folder))
-    policy = build("policy", config.policy, contract=contract, tokenizer=tokenizer, words=words, optim=config.optim).to(device)
-    batch = example_batch(contract, config.train.batch_size, config.data.window.segments, bool(config.policy["head"].get("plan")))
+    policy = build("policy", config.policy, contracts=contracts, tokenizer=tokenizer, words=words, optim=config.optim).to(device)
+    batch = example_batch(
+        contracts, config.train.batch_size, config.data.window.segments, bool(config.policy.get("head", {}).get("plan"))
+    )
     batch = batch.to(device)
     total, learning = trainable(policy)
     optimizer = policy.configure_optimizers()["optimizer"]
@@ -93,7 +95,7 @@ def measure(path: str, overrides: list[str], steps: int, device: str) -> dict[st
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        policy.losses(batch)["robot"].loss_M.mean().backward()
+        torch.cat([out.loss_M for out in policy.losses(batch).robots]).mean().backward()
         optimizer.step()
         _wait(device)
 
@@ -102,16 +104,16 @@ def measure(path: str, overrides: list[str], steps: int, device: str) -> dict[st
         step()
     times = _timed(step, steps)
     policy.eval()
-    assert batch.images_BVTCHW is not None
-    one, text = batch.images_BVTCHW[:1], batch.instructions[:1]
+    first = batch.robots[0]
+    one, text, name = first.images_BVTCHW[:1], first.instructions[:1], first.robot
     with torch.no_grad():
-        prefix = policy.prefix(one).tokens_BND.shape[1] if hasattr(policy, "prefix") else None
-        acts = _timed(lambda: policy.act(one, text), steps)
+        prefix = policy.prefix(one, name).tokens_BND.shape[1] if hasattr(policy, "prefix") else None
+        acts = _timed(lambda: policy.act(one, text, name), steps)
     cuda = device.startswith("cuda")
     memory = torch.cuda.max_memory_allocated() / 2**20 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "config": " ".join([path, *overrides]), "parameters": total, "trainable": learning, "flops_step": counter.get_total_flops(),
-        "batch": config.train.batch_size, "prefix_tokens": prefix, "action_tokens": action_tokens(policy, batch), "step_s": times, "act_s": acts,
+        "batch": config.train.batch_size, "prefix_tokens": prefix, "action_tokens": action_tokens(policy, first), "step_s": times, "act_s": acts,
         "peak_memory_mb": round(memory), "device": torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads",
     }  # fmt: skip
 
@@ -133,13 +135,13 @@ def run_zoo(arguments: list[str], measuring: bool, as_json: bool, steps: int, de
     show_measured(rows, as_json)
 
 
-def action_tokens(policy: Any, batch: Batch) -> float | None:
+def action_tokens(policy: Any, part: RobotBatch) -> float | None:
     """Mean length of an action's token string; None for heads that write none."""
-    if not hasattr(policy, "head") or not hasattr(policy.head, "grammar"):
+    head: Any = policy.head(part.robot) if hasattr(policy, "heads") else None
+    if not hasattr(head, "grammar"):
         return None
-    unit, mask = policy.normaliser(batch.actions_KHA), batch.mask_KH
-    assert mask is not None
-    strings = [policy.head.grammar.targets(s) for s in policy.head.codec.encode(unit, mask.sum(1).tolist())]
+    symbols = head.codec.encode(policy.normaliser(part.robot)(part.actions_KHA), part.mask_KH.sum(1).tolist())
+    strings = [head.grammar.targets(s) for s in symbols]
     return sum(map(len, strings)) / len(strings)
 
 

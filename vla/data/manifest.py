@@ -101,6 +101,8 @@ def merge(
     every = len(rows) // n_val if n_val else 0
     val = {rows[every * k + every - 1]["name"] for k in range(n_val)}
     found = {field: statistics(pool) for field, pool in sorted(pools.items())}
+    for field, pool in pools.items():
+        join(pool, out / f"{field}.npy")
     return {
         "version": VERSION,
         "kind": "web" if source.action_space is None else "episode",
@@ -115,6 +117,45 @@ def merge(
         "statistics": found,
         "words": dict(sorted(words.items())),
     }
+
+
+def join(parts: Sequence[Path], out: Path) -> None:
+    """Arrays (T, A) in files, one behind the other in one file: what data sets are pooled from later."""
+    arrays = [np.load(p, mmap_mode="r") for p in parts]
+    shape = (sum(len(a) for a in arrays), arrays[0].shape[1])
+    temporary = out.with_suffix(".npy.tmp")
+    whole = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+    first = 0
+    for array in arrays:
+        whole[first : first + len(array)] = array
+        first += len(array)
+    whole.flush()
+    temporary.replace(out)
+
+
+def pooled(directories: Sequence[str | Path]) -> dict[str, Any]:
+    """Statistics of one data set as its manifest has them, or true pooled ones of several.
+
+    Raises:
+        DataError: several, and one was packed before its numbers were kept.
+    """
+    if len(directories) == 1:
+        return load_manifest(directories[0])["statistics"]
+    found = {}
+    for field in load_manifest(directories[0])["statistics"]:
+        files = [Path(d) / f"{field}.npy" for d in directories]
+        missing = [f for f in files if not f.is_file()]
+        if missing:
+            raise DataError(f"{missing[0]}: missing, so its statistics cannot be pooled; pack this data set again")
+        found[field] = statistics(files)
+    return found
+
+
+def widest(spaces: Sequence[ActionSpace]) -> ActionSpace:
+    """The first space with bounds that hold all of them."""
+    low = tuple(min(column) for column in zip(*(s.low for s in spaces), strict=True))
+    high = tuple(max(column) for column in zip(*(s.high for s in spaces), strict=True))
+    return replace(spaces[0], low=low, high=high)
 
 
 def bounded(space: ActionSpace, seen: dict[str, Any]) -> ActionSpace:

@@ -9,31 +9,36 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from vla.data.manifest import DataError, load_manifest
+from vla.data.manifest import load_manifest
 from vla.data.pipeline import BatchStream, WindowConfig
 from vla.schema import Batch
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """datasets: name -> folder of shards; mixture: name -> sampling weight; shuffle: windows in the buffer; workers: loader processes (on
-    few cores they compete with training: 0)."""
+    """datasets: name -> folder of shards; mixture: name -> sampling weight; robots: data set -> name of its robot (its own name if not given;
+    data sets of one robot share action space and statistics); cameras: data set -> its cameras (``window.cameras`` if not given); shuffle: windows in
+    the buffer; workers: loader processes (on few cores they compete with training: 0)."""
 
     datasets: dict[str, str]
     mixture: dict[str, float]
     window: WindowConfig = field(default_factory=WindowConfig)
+    robots: dict[str, str] = field(default_factory=dict)
+    cameras: dict[str, tuple[str, ...]] = field(default_factory=dict)
     shuffle: int = 4000
     workers: int = 0
 
 
-def sample_chunks(config: DataConfig, count: int = 2000) -> torch.Tensor:
-    """(n, H, A) action chunks in robot units from the first shards, for codecs that learn from them."""
+def sample_chunks(config: DataConfig, count: int = 2000) -> dict[str, torch.Tensor]:
+    """Robot -> (n, H, A) action chunks in robot units from its first data set's first shards, for codecs that learn from them."""
+    found: dict[str, torch.Tensor] = {}
     for name, folder in config.datasets.items():
-        if load_manifest(folder)["kind"] == "episode":
-            window = replace(config.window, segments=1)
-            stream = BatchStream({name: folder}, {name: 1.0}, window, 1, True, shuffle=1)
-            return stream.chunks(name, count)
-    raise DataError("no robot episodes among the data sets")
+        robot = config.robots.get(name, name)
+        if load_manifest(folder)["kind"] == "episode" and robot not in found:
+            window, cameras = replace(config.window, segments=1), config.cameras
+            stream = BatchStream({name: folder}, {name: 1.0}, window, 1, True, shuffle=1, cameras=cameras)
+            found[robot] = stream.chunks(name, count)
+    return found
 
 
 class Streams(lightning.LightningDataModule):
@@ -51,6 +56,7 @@ class Streams(lightning.LightningDataModule):
         return BatchStream(
             self.config.datasets, self.config.mixture, self.config.window, self.batch_size, train, self.seed, self.config.shuffle,
             start=self.batches if train else 0, rank=rank, world=world, limit=None if train else self.val_windows,
+            robots=self.config.robots, cameras=self.config.cameras,
         )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:

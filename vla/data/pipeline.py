@@ -10,7 +10,7 @@ import random
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 import webdataset as wds
 from torch.utils.data import IterableDataset, get_worker_info
 
+from vla.data.collate import collate
 from vla.data.manifest import DataError, load_manifest
 from vla.data.samples import BadSample, cut_frame, decode_image, read_json, read_steps
 from vla.schema import Batch
@@ -98,47 +99,20 @@ def _decode(item: dict[str, Any], config: WindowConfig, rng: random.Random) -> d
     }
 
 
-def collate(items: list[tuple[str, dict[str, Any]]]) -> Batch:
-    """(source, decoded window) pairs to a Batch, robot rows first."""
-    robot = [(n, i) for n, i in items if "images" in i]
-    web = [(n, i) for n, i in items if "web" in i]
-    batch = Batch(sources=[n for n, _ in robot + web])
-    if robot:
-        rows = [i for _, i in robot]
-        shapes = {i["images"].shape for i in rows}
-        if len(shapes) > 1:
-            raise DataError(f"images of different sizes in one batch: {sorted(shapes)}; pack the data sets with one size")
-        batch.images_BVTCHW = torch.from_numpy(np.stack([i["images"] for i in rows]))
-        batch.instructions = [t for i in rows for t in i["texts"]]
-        batch.plans = [p for i in rows for p in i["plans"]]
-        batch.actions_KHA = torch.from_numpy(np.concatenate([i["actions"] for i in rows])).float()
-        batch.mask_KH = torch.from_numpy(np.concatenate([i["masks"] for i in rows]))
-        batch.owner_K = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor([len(i["texts"]) for i in rows]))
-        if all(i["state"] is not None for i in rows):
-            batch.state_BTP = torch.from_numpy(np.stack([i["state"] for i in rows])).float()
-    if web:
-        rows = [i for _, i in web]
-        batch.web_images_BCHW = torch.from_numpy(np.stack([i["web"] for i in rows]))
-        qa = [(n, q) for n, i in enumerate(rows) for q in i["qa"]]
-        batch.questions, batch.answers = [q["question"] for _, q in qa], [q["answer"] for _, q in qa]
-        batch.web_owner_K = torch.tensor([n for n, _ in qa])
-        batch.web_sees_K = torch.tensor([bool(q["needs_image"]) for _, q in qa])
-    return batch
-
-
 class BatchStream(IterableDataset[Batch]):
     """The pipeline of one or several data sets.
 
     Args:
         datasets: name -> folder of shards. mixture: name -> sampling weight (training only). batch_size: image rows a batch.
         train: endless and shuffled, or one exact pass. split: ``train`` or ``val`` (by default as ``train`` says). limit: windows of each data set
-        in a pass. start: batches already consumed (exact resume).
+        in a pass. start: batches already consumed (exact resume). robots: data set -> robot (its own name if not given). cameras: data set -> its
+        cameras in order (``window.cameras`` if not given).
     """
 
     def __init__(
         self, datasets: dict[str, str], mixture: dict[str, float], window: WindowConfig, batch_size: int, train: bool,
         seed: int = 0, shuffle: int = 4000, chunk: int = 1000, start: int = 0, rank: int = 0, world: int = 1, limit: int | None = None,
-        split: str | None = None,
+        split: str | None = None, robots: dict[str, str] | None = None, cameras: dict[str, tuple[str, ...]] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.folders = {name: Path(path) for name, path in datasets.items()}
@@ -146,8 +120,10 @@ class BatchStream(IterableDataset[Batch]):
         unknown = [n for n in mixture if n not in datasets]
         if unknown or not mixture or min(mixture.values()) < 0 or sum(mixture.values()) <= 0:
             raise DataError(f"data.mixture {mixture}: give non-negative weights for the data sets {sorted(datasets)}")
+        self.robots = {n: n for n in datasets} | (robots or {})
+        self.windows = {n: replace(window, cameras=(cameras or {}).get(n, window.cameras)) for n in datasets}
         for name, manifest in self.manifests.items():
-            missing = [c for c in window.cameras if manifest["kind"] == "episode" and c not in manifest["cameras"]]
+            missing = [c for c in self.windows[name].cameras if manifest["kind"] == "episode" and c not in manifest["cameras"]]
             if missing:
                 raise DataError(f"{self.folders[name]}: unknown camera {missing[0]!r}; it has {', '.join(manifest['cameras'])}")
         self.mixture = {n: w for n, w in mixture.items() if w > 0}
@@ -166,14 +142,14 @@ class BatchStream(IterableDataset[Batch]):
         if not shards:
             raise DataError(f"{self.folders[name]}: no shards in its train split; pack more samples or smaller shards")
         urls = ({"url": shards[rng.randrange(len(shards))]} for _ in iter(int, 1))
-        windows = _windows(untarred(self.folders[name], urls), self.window)
+        windows = _windows(untarred(self.folders[name], urls), self.windows[name])
         return wds.filters._shuffle(windows, bufsize=self.shuffle, initial=self.shuffle // 2, rng=rng)
 
     def chunks(self, name: str, count: int) -> torch.Tensor:
         """(n, H, A) of the first ``count`` windows of the training split, undecoded."""
         urls = iter([{"url": s} for s in self._shards(name)])
         found = []
-        for item in islice(_windows(untarred(self.folders[name], urls), self.window), count):
+        for item in islice(_windows(untarred(self.folders[name], urls), self.windows[name]), count):
             actions, t = item["steps"]["actions"], item["t"]
             found.append(actions[[min(t + k, len(actions) - 1) for k in range(self.window.horizon)]])
         return torch.from_numpy(np.array(found)).float()
@@ -188,7 +164,7 @@ class BatchStream(IterableDataset[Batch]):
             decode_rng = random.Random(rng.random())
             if index >= skip:
                 self.drawn.update(n for n, _ in picks)
-                yield collate([(n, _decode(i, self.window, decode_rng)) for n, i in picks])
+                yield collate([(n, _decode(i, self.windows[n], decode_rng)) for n, i in picks], self.robots)
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
@@ -211,16 +187,16 @@ class BatchStream(IterableDataset[Batch]):
         pending: list[tuple[str, dict[str, Any]]] = []
         for name in self.mixture:
             urls = iter([{"url": s} for s in self._shards(name)])
-            for index, item in enumerate(_windows(untarred(self.folders[name], urls), self.window)):
+            for index, item in enumerate(_windows(untarred(self.folders[name], urls), self.windows[name])):
                 if self.limit is not None and index >= self.limit:
                     break
                 if index % slots == slot:
-                    pending.append((name, _decode(item, self.window, rng)))
+                    pending.append((name, _decode(item, self.windows[name], rng)))
                 if len(pending) == self.batch_size:
-                    yield collate(pending)
+                    yield collate(pending, self.robots)
                     pending = []
         if pending:
-            yield collate(pending)
+            yield collate(pending, self.robots)
 
 
 __all__ = ["BadSample", "BatchStream", "WindowConfig", "collate"]

@@ -36,13 +36,14 @@ def compare(patient: Patient, summary: Summary, policy_dir: Path) -> list[Findin
     from vla.contract import Contract
 
     held = json.loads((policy_dir / "contract.json").read_text(encoding="utf-8"))
-    contract = Contract.from_dict(held)
-    names = contract.action_space.names
-    if names != patient.names:
+    contracts = {name: Contract.from_dict(c) for name, c in held["robots"].items()}
+    contract = next((c for c in contracts.values() if c.action_space.names == patient.names), None)
+    if contract is None:
+        names = "; ".join(f"{n}: {', '.join(c.action_space.names)}" for n, c in contracts.items())
         return [
             Finding(
                 "another robot", "note",
-                f"{policy_dir} commands {', '.join(names)}; this data has {', '.join(patient.names)}: it is fine-tuned as a new robot, with statistics of its own",
+                f"{policy_dir} commands {names}; this data has {', '.join(patient.names)}: it is fine-tuned as a new robot, with statistics of its own",
             )
         ]  # fmt: skip
     statistics = contract.statistics.get("actions")
@@ -51,7 +52,7 @@ def compare(patient: Patient, summary: Summary, policy_dir: Path) -> list[Findin
     pooled = np.concatenate([v.actions for v in summary.views])
     q01, q99 = np.quantile(pooled, [0.01, 0.99], axis=0)
     findings = []
-    for k, name in enumerate(names):
+    for k, name in enumerate(contract.action_space.names):
         if name in patient.binary:
             continue
         low, high = statistics["q01"][k], statistics["q99"][k]

@@ -13,7 +13,7 @@ from vla.config import register
 from vla.decoders.base import Decoder, Prefix
 from vla.heads.base import HeadLoss, Prediction
 from vla.heads.queries import ActionQueries, flat
-from vla.schema import ActionSpace, Batch
+from vla.schema import ActionSpace, RobotBatch
 
 
 @register("head", "classification")
@@ -37,9 +37,8 @@ class ClassificationHead(nn.Module):
         states = self.norm(self.queries(decoder, prefix, owner_K, instructions))
         return self.out(states).unflatten(-1, (self.dim, self.codec.symbols))
 
-    def loss(self, decoder: Decoder, prefix: Prefix, batch: Batch, unit_KHA: torch.Tensor) -> HeadLoss:
+    def loss(self, decoder: Decoder, prefix: Prefix, batch: RobotBatch, unit_KHA: torch.Tensor) -> HeadLoss:
         """Cross-entropy of every dim's bin, steps inside the episode only."""
-        assert batch.owner_K is not None and batch.mask_KH is not None
         logits = self._logits(decoder, prefix, batch.owner_K, batch.instructions)
         target, best = self.codec.index(unit_KHA), logits.detach().argmax(-1)
         loss_KHA = functional.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none").reshape(target.shape)

@@ -11,7 +11,7 @@ from vla.config import register
 from vla.decoders.base import Decoder, Prefix
 from vla.heads.base import HeadLoss, Prediction
 from vla.heads.queries import ActionQueries, binary_mask, decide, flat
-from vla.schema import ActionSpace, Batch
+from vla.schema import ActionSpace, RobotBatch
 
 
 @register("head", "flow")
@@ -53,9 +53,8 @@ class FlowHead(nn.Module):
         time = self.time(torch.cat([angle.sin(), angle.cos()], 1))[:, None]
         return self.out(self.mix(self.noisy(x_KHA) + context_KHD + time + self.place_HD))
 
-    def loss(self, decoder: Decoder, prefix: Prefix, batch: Batch, unit_KHA: torch.Tensor) -> HeadLoss:
+    def loss(self, decoder: Decoder, prefix: Prefix, batch: RobotBatch, unit_KHA: torch.Tensor) -> HeadLoss:
         """Squared error of the velocity at a random time on the straight line from noise to the chunk, one value a number."""
-        assert batch.owner_K is not None and batch.mask_KH is not None
         context = self.context(self.norm(self.queries(decoder, prefix, batch.owner_K, batch.instructions)))
         noise, t = torch.randn_like(unit_KHA), torch.rand(len(unit_KHA), device=unit_KHA.device)
         at = t[:, None, None]

@@ -13,7 +13,7 @@ from vla.config import register
 from vla.decoders.base import Decoder, Prefix
 from vla.heads.base import HeadLoss, Prediction
 from vla.heads.queries import ActionQueries, binary_mask, decide, flat
-from vla.schema import ActionSpace, Batch
+from vla.schema import ActionSpace, RobotBatch
 
 
 @register("head", "mixture")
@@ -48,9 +48,8 @@ class MixtureHead(nn.Module):
         best = weight.argmax(-1)[..., None, None].expand(*weight.shape[:-1], 1, self.dim)
         return torch.where(self.binary_A, decide(choice), mean.gather(-2, best).squeeze(-2)).clamp(-1, 1)
 
-    def loss(self, decoder: Decoder, prefix: Prefix, batch: Batch, unit_KHA: torch.Tensor) -> HeadLoss:
+    def loss(self, decoder: Decoder, prefix: Prefix, batch: RobotBatch, unit_KHA: torch.Tensor) -> HeadLoss:
         """Negative log likelihood of a step's numbers (a density: it may be negative) plus its decisions', one value a step."""
-        assert batch.owner_K is not None and batch.mask_KH is not None
         states = self.norm(self.queries(decoder, prefix, batch.owner_K, batch.instructions))
         weight, mean, deviation = self._mixture(states)
         z = (unit_KHA[..., None, :] - mean) / deviation

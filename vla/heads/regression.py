@@ -12,7 +12,7 @@ from vla.config import register
 from vla.decoders.base import Decoder, Prefix
 from vla.heads.base import HeadLoss, Prediction
 from vla.heads.queries import ActionQueries, binary_mask, decide, flat
-from vla.schema import ActionSpace, Batch
+from vla.schema import ActionSpace, RobotBatch
 
 _ERRORS: dict[str, Any] = {"l1": functional.l1_loss, "mse": functional.mse_loss, "huber": functional.huber_loss}
 
@@ -41,9 +41,8 @@ class RegressionHead(nn.Module):
         """Numbers as they are, decisions by the sign of their logit."""
         return torch.where(self.binary_A, decide(raw_KHA), raw_KHA).clamp(-1, 1)
 
-    def loss(self, decoder: Decoder, prefix: Prefix, batch: Batch, unit_KHA: torch.Tensor) -> HeadLoss:
+    def loss(self, decoder: Decoder, prefix: Prefix, batch: RobotBatch, unit_KHA: torch.Tensor) -> HeadLoss:
         """The chosen error for numbers and binary cross-entropy for decisions, one value a number, steps inside the episode only."""
-        assert batch.owner_K is not None and batch.mask_KH is not None
         raw = self.out(self.norm(self.queries(decoder, prefix, batch.owner_K, batch.instructions)))
         options = {"delta": self.delta} if self.kind == "huber" else {}
         error = _ERRORS[self.kind](raw, unit_KHA, reduction="none", **options)

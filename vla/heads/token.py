@@ -14,7 +14,7 @@ from vla.config import Slot, build, register
 from vla.decoders.base import Decoder, Prefix
 from vla.decoders.text import FreeText, TextLoss, continuation, robot_prompt, text_loss, write
 from vla.heads.base import HeadLoss, Prediction
-from vla.schema import Batch
+from vla.schema import RobotBatch
 
 ACTION_WORD = "Action:"
 
@@ -63,9 +63,8 @@ class TokenHead(nn.Module):
         """Ids whose embeddings must learn even in a frozen decoder."""
         return self.vocabulary.new_rows
 
-    def loss(self, decoder: Decoder, prefix: Prefix, batch: Batch, unit_KHA: torch.Tensor) -> HeadLoss:
+    def loss(self, decoder: Decoder, prefix: Prefix, batch: RobotBatch, unit_KHA: torch.Tensor) -> HeadLoss:
         """Next-token loss of the action strings; steps past an episode's end are left out of the string."""
-        assert batch.owner_K is not None and batch.mask_KH is not None
         symbols = self.codec.encode(unit_KHA, batch.mask_KH.sum(1).tolist())
         thoughts = self._thoughts(decoder, batch.plans)
         targets = [t + self.grammar.targets(s) for t, s in zip(thoughts, symbols, strict=True)]

@@ -1,0 +1,59 @@
+"""Decoded windows to a Batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from vla.data.manifest import DataError
+from vla.schema import Batch, RobotBatch, WebBatch
+
+
+def collate(items: list[tuple[str, dict[str, Any]]], robot_of: dict[str, str]) -> Batch:
+    """(source, decoded window) pairs to a Batch; robots in order of their names. robot_of: source -> robot."""
+    groups: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    web = []
+    for name, item in items:
+        if "web" in item:
+            web.append((name, item))
+        else:
+            groups.setdefault(robot_of[name], []).append((name, item))
+    return Batch([_robot_rows(r, groups[r]) for r in sorted(groups)], _web_rows(web) if web else None)
+
+
+def _owners(counts: list[int]) -> torch.Tensor:
+    return torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+
+
+def _robot_rows(robot: str, items: list[tuple[str, dict[str, Any]]]) -> RobotBatch:
+    rows = [i for _, i in items]
+    shapes = {i["images"].shape for i in rows}
+    if len(shapes) > 1:
+        raise DataError(f"images of different sizes in one batch: {sorted(shapes)}; pack the data sets with one size")
+    states = [i["state"] for i in rows]
+    return RobotBatch(
+        robot=robot,
+        images_BVTCHW=torch.from_numpy(np.stack([i["images"] for i in rows])),
+        instructions=[t for i in rows for t in i["texts"]],
+        plans=[p for i in rows for p in i["plans"]],
+        actions_KHA=torch.from_numpy(np.concatenate([i["actions"] for i in rows])).float(),
+        mask_KH=torch.from_numpy(np.concatenate([i["masks"] for i in rows])),
+        owner_K=_owners([len(i["texts"]) for i in rows]),
+        sources=[n for n, _ in items],
+        state_BTP=None if any(s is None for s in states) else torch.from_numpy(np.stack(states)).float(),
+    )
+
+
+def _web_rows(items: list[tuple[str, dict[str, Any]]]) -> WebBatch:
+    rows = [i for _, i in items]
+    qa = [q for i in rows for q in i["qa"]]
+    return WebBatch(
+        images_BCHW=torch.from_numpy(np.stack([i["web"] for i in rows])),
+        questions=[q["question"] for q in qa],
+        answers=[q["answer"] for q in qa],
+        owner_K=_owners([len(i["qa"]) for i in rows]),
+        sees_K=torch.tensor([bool(q["needs_image"]) for q in qa]),
+        sources=[n for n, _ in items],
+    )
