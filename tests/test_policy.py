@@ -16,6 +16,7 @@ from vla.contract import Contract
 from vla.data.manifest import DataError
 from vla.decoders.text import continuation
 from vla.decoders.tokenizer import train_tokenizer
+from vla.optim import OptimConfig, make_optimizer
 from vla.policy import VLAPolicy
 from vla.saving import save_policy
 from vla.schema import Batch, RobotBatch
@@ -69,6 +70,26 @@ def test_greedy_decoding_agrees_with_the_training_loss() -> None:
     decoded = policy.act(batch.images_BVTCHW, [batch.instructions[k] for k in first])
     half_bin = (np.array(LAYOUTS["rt2"].high) - np.array(LAYOUTS["rt2"].low)) / 256
     assert (np.abs(decoded - batch.actions_KHA[first].numpy()) <= half_bin + 1e-6).all()
+
+
+def test_parts_learn_at_their_own_rate_or_not_at_all() -> None:
+    policy = make_policy(head={"name": "regression"})
+    made = make_optimizer(policy, OptimConfig(lr=0.1, parts={"vision": 0.5, "vision.norm": 0.25}, frozen=["decoder"]), 10)[
+        "optimizer"
+    ]
+    rates = {
+        id(p): group["lr"] / 0.1 * 100 for group in made.param_groups for p in group["params"]
+    }  # the first warm-up step is 1/100
+    for name, parameter in policy.named_parameters():
+        expected = 0.25 if name.startswith("vision.norm") else 0.5 if name.startswith("vision") else 1.0
+        assert name.startswith("decoder") != (id(parameter) in rates)
+        assert name.startswith("decoder") or rates[id(parameter)] == pytest.approx(expected)
+    for wrong, message in (
+        ({"parts": {"visoin": 1.0}}, "nothing that learns"),
+        ({"frozen": ["hed"]}, "'hed' is no part of this policy; parts: .*heads"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_optimizer(make_policy(), OptimConfig(**wrong), 10)
 
 
 def test_damaged_policies_are_refused(tmp_path: Path) -> None:

@@ -78,6 +78,17 @@ def test_kill_minus_nine_and_resume_give_the_same_curve(tiny_run: dict[str, Any]
     assert len(whole_val) == 3 and torn_val == whole_val
 
 
+def test_training_stops_when_nothing_gets_better_and_keeps_the_best(tiny_run: dict[str, Any]) -> None:
+    tiny_run["train"] = tiny_run["train"] | {"steps": 40, "val_every": 2, "patience": 2}
+    tiny_run["optim"] = {"lr": 0.0}
+    run = train(check(tiny_run, RunConfig, ""), progress=False).parent
+    assert len(losses(run)) == 6  # one best, then two that are no better
+    tiny_run["run"] += "2"
+    tiny_run["train"]["watch"] = "val/los"
+    with pytest.raises(ValueError, match=r"train\.watch='val/los': validation has no such figure; it has .*val/loss"):
+        train(check(tiny_run, RunConfig, ""), progress=False)
+
+
 def test_robot_data_is_needed(tiny_run: dict[str, Any]) -> None:
     tiny_run["data"] = {"datasets": {"web": tiny_run["data"]["datasets"]["web"]}, "mixture": {"web": 1.0}}
     with pytest.raises(ConfigError, match="no robot episodes"):

@@ -90,6 +90,7 @@ class Monitor(lightning.Callback):
 
     def __init__(self, every: int, progress: bool) -> None:
         self.every, self.progress = every, progress
+        self.validation: dict[str, float] = {}  # the last one's figures
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         from torch.utils.flop_counter import FlopCounterMode
@@ -144,7 +145,7 @@ class Monitor(lightning.Callback):
         return figures
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        figures = pl_module.pop_metrics("val")
+        figures = self.validation = pl_module.pop_metrics("val")
         for logger in trainer.loggers:
             logger.log_metrics(figures, trainer.global_step)
             logger.save()
@@ -155,3 +156,40 @@ class Monitor(lightning.Callback):
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         self.bar.stop()
+
+
+class Best(lightning.Callback):
+    """Keeps the weights of the best validation, and stops when ``patience`` validations in a row were no better.
+
+    Args:
+        path: of the weights. monitor: whose figures are watched. watch: the figure, lower is better.
+    """
+
+    def __init__(self, path: Path, monitor: Monitor, watch: str, patience: int) -> None:
+        self.path, self.monitor, self.watch, self.patience = path, monitor, watch, patience
+        self.best, self.worse = float("inf"), 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether training ended for lack of progress."""
+        return self.worse >= self.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "worse": self.worse}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.worse = float(state_dict["best"]), int(state_dict["worse"])
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if self.watch not in self.monitor.validation:
+            known = ", ".join(sorted(self.monitor.validation))
+            raise ValueError(
+                f"train.watch={self.watch!r}: validation has no such figure; it has {known or 'none: is the val split empty?'}"
+            )
+        value = self.monitor.validation[self.watch]
+        if value < self.best:
+            self.best, self.worse = value, 0
+            trainer.save_checkpoint(self.path, weights_only=True)
+            return
+        self.worse += 1
+        trainer.should_stop = trainer.should_stop or self.stopped

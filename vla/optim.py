@@ -13,7 +13,8 @@ from torch import nn
 @dataclass(frozen=True)
 class OptimConfig:
     """AdamW with warm-up. lr: peak; warmup: steps; schedule: after warm-up; final: share of lr at the end; clip: gradient norm;
-    parts: factors of lr for parts of the policy, by name (``{vision: 0.1, decoder.lm: 0.3}``; the longest name that fits counts)."""
+    parts: factors of lr for parts of the policy, by name (``{vision: 0.1, decoder.lm: 0.3}``; the longest name that fits counts);
+    frozen: parts that do not learn at all (``[vision, connector, decoder]``: only the heads learn)."""
 
     lr: float = 1e-3
     weight_decay: float = 0.05
@@ -23,6 +24,7 @@ class OptimConfig:
     final: float = 0.02
     clip: float = 1.0
     parts: dict[str, float] = field(default_factory=dict)
+    frozen: list[str] = field(default_factory=list)
 
 
 def _within(name: str, part: str) -> bool:
@@ -38,9 +40,19 @@ def make_optimizer(module: nn.Module, config: OptimConfig, steps: int) -> dict[s
     """AdamW (no decay on vectors) and a schedule over ``steps`` optimiser steps, in Lightning's form.
 
     Raises:
-        ValueError: a name in ``parts`` fits nothing that learns.
+        ValueError: a name in ``parts`` or ``frozen`` fits nothing that learns, or nothing is left to learn.
     """
+    for part in config.frozen:
+        found = [p for n, p in module.named_parameters() if _within(n, part)]
+        if not found:
+            raise ValueError(
+                f"optim.frozen: {part!r} is no part of this policy; parts: {', '.join(n for n, _ in module.named_children())}"
+            )
+        for parameter in found:
+            parameter.requires_grad_(False)
     learning = {n: p for n, p in module.named_parameters() if p.requires_grad}
+    if not learning:
+        raise ValueError("optim.frozen: nothing is left to learn")
     idle = [part for part in config.parts if not any(_within(n, part) for n in learning)]
     if idle:
         raise ValueError(

@@ -14,7 +14,7 @@ import torch
 import yaml
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from vla.callbacks import Keep, Monitor, RngState, StreamPosition
+from vla.callbacks import Best, Keep, Monitor, RngState, StreamPosition
 from vla.config import ConfigError, Slot, build, load_config
 from vla.contract import Contract, library_versions
 from vla.data.manifest import action_space, load_manifest, pooled, widest
@@ -28,7 +28,7 @@ from vla.saving import plain, save_policy, start_from
 @dataclass(frozen=True)
 class TrainConfig:
     """steps: optimiser steps; batch_size: image rows a step; log_every, val_every, save_every: steps; val_windows: windows of each data
-    set a validation looks at; rollouts: tabletop episodes a skill at each validation, filmed for TensorBoard; threads: CPU threads (0: as torch chooses); precision: Lightning's name, never bf16 on a CPU by default."""
+    set a validation looks at; patience: stop after so many validations without a better ``watch`` and keep the best weights (0: never); rollouts: tabletop episodes a skill at each validation, filmed for TensorBoard; threads: CPU threads (0: as torch chooses); precision: Lightning's name, never bf16 on a CPU by default."""
 
     steps: int = 1000
     batch_size: int = 16
@@ -38,6 +38,8 @@ class TrainConfig:
     save_every: int = 250
     val_windows: int = 200
     rollouts: int = 0
+    patience: int = 0
+    watch: str = "val/loss"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: str = "auto"
     devices: int = 1
@@ -133,10 +135,13 @@ def train(config: RunConfig, progress: bool = True) -> Path:
         CSVLogger(str(run), name="", version=f"csv-{len(list(run.glob('csv-*'))):04d}"),
     ]
     val_every = min(config.train.val_every, config.train.steps)
+    monitor = Monitor(config.train.log_every, progress)
+    best = Best(run / "best.ckpt", monitor, config.train.watch, config.train.patience)
     callbacks = [
         StreamPosition(),
         RngState(),
-        Monitor(config.train.log_every, progress),
+        monitor,
+        *([best] if config.train.patience else []),
         RolloutFilm(config.train.rollouts),
         Keep(checkpoint, config.train.save_every, val_every),
     ]
@@ -148,7 +153,9 @@ def train(config: RunConfig, progress: bool = True) -> Path:
         log_every_n_steps=config.train.log_every, enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
     trainer.fit(policy, datamodule=streams, ckpt_path=str(checkpoint) if checkpoint.is_file() else None, weights_only=True)
-    if trainer.global_step < config.train.steps:
+    if config.train.patience and (best.stopped or trainer.global_step == config.train.steps):
+        policy.load_state_dict(torch.load(best.path, map_location=policy.device, weights_only=True)["state_dict"], strict=False)
+    elif trainer.global_step < config.train.steps:
         raise KeyboardInterrupt(f"stopped at step {trainer.global_step} of {config.train.steps}; the same command continues")
     # 6. the policy, whole, by one process
     if trainer.is_global_zero:
