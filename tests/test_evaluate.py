@@ -138,3 +138,20 @@ def test_wilson_known_value_and_empty() -> None:
     with pytest.raises(ValueError, match="n=0"):
         wilson(0, 0)
     assert summary([]) == {}
+
+
+def test_recorded_actions_play_back_exactly_and_wrong_units_show(tmp_path: Path) -> None:
+    from vla.data.manifest import DataError
+    from vla.data.pack import pack
+    from vla.data.sources import TabletopSource
+    from vla.replay import replay, run_replay
+    from vla.sim.scene import SceneConfig
+
+    scene = SceneConfig(skills=("pick", "near"), cards=(0, 0), concepts=8)
+    pack(TabletopSource(scene, 6, size=32, noise=0.0), tmp_path / "d", 6, 0.0, False)
+    results, apart, _ = replay(tmp_path / "d", "vla/Tabletop-v0", {}, 6)
+    assert all(r.success for r in results) and max(a for a in apart if a is not None) < 1e-5
+    run_replay(tmp_path / "d", "vla/Tabletop-v0", 2, tmp_path / "out", [])
+    assert len(json.loads((tmp_path / "out/results.json").read_text())["episodes"]) == 2
+    with pytest.raises(DataError, match="8 action dims .* takes 11"):
+        replay(tmp_path / "d", "vla/Tabletop-v0", {"layout": "rt1"}, 1)

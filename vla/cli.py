@@ -94,6 +94,20 @@ def demo(
 
 
 @app.command()
+def replay(
+    data: Annotated[Path, typer.Argument(help="packed robot data")],
+    env: Annotated[str, typer.Option(help="any gymnasium id")] = "vla/Tabletop-v0",
+    episodes: Annotated[int, typer.Option(min=1)] = 20,
+    out: Annotated[Optional[Path], typer.Option(help="folder for results.json, sheet and animation")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Play recorded actions in an environment: do units, signs and order of the action dims agree with it?"""
+    from vla.replay import run_replay
+
+    run_replay(data, env, episodes, out, overrides or [])
+
+
+@app.command()
 def doctor(
     data: Annotated[Path, typer.Argument(help="packed shards, or a robot data set as recorded")],
     overrides: Annotated[

@@ -105,6 +105,7 @@ def record_episode(
         source="expert",
         info={
             "skill": tasks[0].skill,
+            "recording": [seed, index, alternatives],
             "concepts": sorted({i.concept for i in world.items}),
             "art": [f"{i.concept}:{i.style}" for i in world.items],
         },

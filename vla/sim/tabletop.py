@@ -67,11 +67,18 @@ class Tabletop(gym.Env[dict[str, Any], np.ndarray]):
         self.look: Look
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A new scene and task. ``options={"skill": name}`` fixes the skill."""
+        """A new scene and task. ``options={"skill": name}`` fixes the skill; ``{"recording": [...]}``, from a recorded episode's info, gives the
+        scene it began with."""
         super().reset(seed=seed)
-        skill = (options or {}).get("skill")
-        self.world, (self.task,) = sample_tasks(self.scene, self.np_random, 1, skill)
-        self.look = sample_look(self.np_random)
+        options = options or {}
+        if "recording" in options:
+            begin, index, alternatives = options["recording"]
+            rng = np.random.default_rng([begin, index])
+            self.world, (self.task, *_) = sample_tasks(self.scene, rng, 1 + alternatives)
+        else:
+            rng = self.np_random
+            self.world, (self.task,) = sample_tasks(self.scene, rng, 1, options.get("skill"))
+        self.look = sample_look(rng)
         self._steps = self._clipped = self._early = 0
         self._success_at: int | None = None
         return self._observation(), self._info(False, False)
