@@ -157,10 +157,12 @@ def fingerprint(batch: Batch) -> tuple[Any, ...]:
     return (*found, *(batch.web.questions if batch.web else ()))
 
 
+@pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_resumed_stream_continues_with_the_next_batch(tiny_data: dict[str, str], workers: int) -> None:
+def test_a_resumed_stream_continues_with_the_next_batch(tiny_data: dict[str, str], workers: int, rank: int) -> None:
     def run(start: int, count: int) -> list[tuple[Any, ...]]:
-        data = BatchStream(tiny_data, {"robot": 0.5, "web": 0.5}, WindowConfig(), 4, True, shuffle=40, chunk=5, start=start)
+        options = {"shuffle": 40, "chunk": 5, "start": start, "rank": rank, "world": 2}
+        data = BatchStream(tiny_data, {"robot": 0.5, "web": 0.5}, WindowConfig(), 4, True, **options)
         return [fingerprint(b) for b in islice(torch.utils.data.DataLoader(data, batch_size=None, num_workers=workers), count)]
 
     whole = run(0, 14)

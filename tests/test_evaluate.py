@@ -153,5 +153,5 @@ def test_recorded_actions_play_back_exactly_and_wrong_units_show(tmp_path: Path)
     assert all(r.success for r in results) and max(a for a in apart if a is not None) < 1e-5
     run_replay(tmp_path / "d", "vla/Tabletop-v0", 2, tmp_path / "out", [])
     assert len(json.loads((tmp_path / "out/results.json").read_text())["episodes"]) == 2
-    with pytest.raises(DataError, match="8 action dims .* takes 11"):
+    with pytest.raises(DataError, match=r"8 action dims .* takes 11"):
         replay(tmp_path / "d", "vla/Tabletop-v0", {"layout": "rt1"}, 1)
