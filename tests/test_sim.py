@@ -222,3 +222,22 @@ def test_images_show_height_and_aperture() -> None:
         env.world.gripper.z, env.world.gripper.aperture = z, aperture
         frames.append(hashlib.sha256(env.render().tobytes()).hexdigest())
     assert all(a != b for a, b in pairwise(frames))
+
+
+def test_plans_name_what_counts_now_and_half_of_the_others_are_about_the_same_tile() -> None:
+    from vla.sim.record import plan_text
+    from vla.sim.scene import SceneConfig, sample_tasks
+    from vla.web.knowledge import concepts
+
+    names = concepts()
+    for seed in range(40):
+        world, tasks = sample_tasks(SceneConfig(concepts=64), np.random.default_rng(seed), 5)
+        main = tasks[0]
+        same = [t for t in tasks[1:] if t.target == main.target and t.skill in ("near", "place", "card")]
+        assert len(tasks) == 5 and len(same) >= 1
+        item = world.items[main.target]
+        assert plan_text(world, main).startswith(names[item.concept].name)
+        world.gripper.held, world.gripper.z = main.target, 0.04
+        for task in same:
+            wanted = task.where if task.skill == "place" else names[world.items[task.other].concept].name
+            assert plan_text(world, task).startswith(wanted)

@@ -59,9 +59,9 @@ def make_optimizer(module: nn.Module, config: OptimConfig, steps: int) -> dict[s
             f"optim.parts.{idle[0]}: nothing that learns has this name; parts: {', '.join(sorted({n.split('.')[0] for n in learning}))}"
         )
     groups = []
-    for part in (None, *config.parts):
-        own = [p for n, p in learning.items() if _part(n, config.parts) == part]
-        lr = config.lr * (1.0 if part is None else config.parts[part])
+    for name in (None, *config.parts):
+        own = [p for n, p in learning.items() if _part(n, config.parts) == name]
+        lr = config.lr * (1.0 if name is None else config.parts[name])
         for members, decay in (([p for p in own if p.ndim >= 2], config.weight_decay), ([p for p in own if p.ndim < 2], 0.0)):
             if members:
                 groups.append({"params": members, "weight_decay": decay, "lr": lr})

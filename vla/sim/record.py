@@ -17,8 +17,9 @@ from vla.sim.scene import SceneConfig, sample_tasks
 from vla.sim.tabletop import CAMERAS, STEP_LIMIT
 from vla.sim.tasks import Task
 from vla.sim.world import LOW_Z, World
+from vla.web.knowledge import concepts
 
-PLAN_BINS = 256  # a plan names the next waypoint as "x y" in the action vocabulary, from left to right and from bottom to top
+PLAN_BINS = 256  # a plan names places as "x y" in the action vocabulary, from left to right and from bottom to top
 TERMINATE_FRAMES = 2  # frames recorded after success, so that "terminate" is not too rare to learn
 JPEG_QUALITY = 92
 
@@ -39,9 +40,26 @@ def _label_is_clear(world: World, task: Task) -> bool:
     return task.skill != "push" or (moved < 0.01 and world.gripper.held is None)
 
 
+def _place(x: float, y: float) -> str:
+    """A point (m) in the words of the web's "where is ...?" questions: ``143 97``."""
+    return " ".join(str(min(PLAN_BINS - 1, max(0, math.floor((v / VIEW + 0.5) * PLAN_BINS)))) for v in (x, y))
+
+
 def plan_text(world: World, task: Task) -> str:
-    """Where the robot goes next, in the words of the web's "where is ...?" questions: ``143 97``."""
-    return " ".join(str(min(PLAN_BINS - 1, max(0, math.floor((v / VIEW + 0.5) * PLAN_BINS)))) for v in waypoint(world, task))
+    """What the robot heads for, where that is, and, where it stops beside it, where it stops: ``drum 143 97 120 90``. The name comes first: which of
+    an instruction's two things counts now is decided in words, and its place is then what the web asks for."""
+    item, held = world.items[task.target], world.gripper.held
+    stop = _place(*waypoint(world, task))
+    if task.succeeded(world) or held not in (None, task.target):
+        return f"{'done' if task.succeeded(world) else 'wrong'} {stop}"
+    if held is None or task.skill in ("pick", "push"):
+        name, place = concepts()[item.concept].name, _place(item.x, item.y)
+    elif task.other >= 0:
+        other = world.items[task.other]
+        name, place = concepts()[other.concept].name, _place(other.x, other.y)
+    else:
+        name, place = task.where, stop
+    return f"{name} {place}" if place == stop else f"{name} {place} {stop}"
 
 
 def _shove(world: World, noise: float, rng: np.random.Generator) -> np.ndarray:

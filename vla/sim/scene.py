@@ -16,6 +16,9 @@ _SPREAD = 0.205  # m, tile centres lie within this of the table's centre
 _SEPARATION = 0.16  # m between centres
 
 
+CARRYING = ("near", "place", "card")  # skills that go on after the tile is lifted
+
+
 @dataclass(frozen=True)
 class SceneConfig:
     """What may be asked and shown.
@@ -81,7 +84,11 @@ def sample_world(config: SceneConfig, rng: np.random.Generator) -> World:
 def sample_tasks(
     config: SceneConfig, rng: np.random.Generator, count: int = 1, skill: str | None = None
 ) -> tuple[World, list[Task]]:
-    """A scene and up to ``count`` different feasible tasks; the first has the drawn (or given) skill, uniform over skills."""
+    """A scene and up to ``count`` different feasible tasks; the first has the drawn (or given) skill, uniform over skills.
+
+    Half of the others are about the same tile: once it is carried, only they differ in what they ask, so only they teach to listen to the rest of
+    the instruction.
+    """
     from dataclasses import replace
 
     asked = skill or config.skills[int(rng.integers(len(config.skills)))]
@@ -93,6 +100,10 @@ def sample_tasks(
             continue
         tasks = [first[int(rng.integers(len(first)))]]
         rest = [t for t in candidates(world, config.skills) if t != tasks[0]] if count > 1 else []
+        same = [t for t in rest if t.target == tasks[0].target and t.skill in CARRYING]
+        for _ in range(min(len(same), (count - 1) // 2)):
+            tasks.append(same.pop(int(rng.integers(len(same)))))
+        rest = [t for t in rest if t not in tasks]
         by_skill: dict[str, list[Task]] = {}
         for t in rest:
             by_skill.setdefault(t.skill, []).append(t)
