@@ -84,6 +84,13 @@ def test_normaliser_modes_and_dead_dims() -> None:
         high, torch.tensor([1.0, 0.0, 1.0]), atol=1e-6
     )
     assert torch.allclose(n.inverse(n(torch.tensor([0.2, 0.5, 1.0]))), torch.tensor([0.2, 0.5, 1.0]), atol=1e-6)
+    stats |= {"mean": [0.1, 0.5, 0.5], "std": [0.05, 0.0, 0.5], "max": [9.0, 0.5, 0.9]}
+    z = Normaliser(space, stats, "z_score", {"still": "identity"})
+    assert torch.allclose(z(torch.tensor([0.25, 0.7, 1.0])), torch.tensor([1.0, 0.7, 1.0]), atol=1e-5)
+    stats["q01"], stats["q99"] = [0.1, 0.5, 0.2], [0.101, 0.5, 0.9]  # hardly ever moves, but then far: quantiles would blow it up
+    assert float(Normaliser(space, stats, "quantiles")(torch.tensor([4.45, 0.5, 0.0]))[0]) == pytest.approx(0.0, abs=1e-5)
+    with pytest.raises(ValueError, match=r"normalise_dims\.x2: no such action dim; choices: x, still, grip"):
+        Normaliser(space, stats, "bounds", {"x2": "identity"})
     with pytest.raises(ValueError, match="needs action statistics"):
         Normaliser(space, None, "quantiles")
 

@@ -59,19 +59,19 @@ class PolicyModule(lightning.LightningModule):
     """A policy gives ``losses(batch)`` and ``plan_and_act``; training, metrics and units are here, the same for all.
 
     Args:
-        contracts: robot -> what it sees and commands. optim, steps: of training. normalise: how robot units become [-1, 1].
+        contracts: robot -> what it sees and commands. optim, steps: of training. normalise, normalise_dims: how robot units become [-1, 1].
         robot_weight, web_weight: weights of the two mean losses in the sum.
     """
 
     def __init__(
         self, contracts: dict[str, Contract], optim: OptimConfig | None, steps: int, normalise: Mode, robot_weight: float = 1.0,
-        web_weight: float = 1.0,
+        web_weight: float = 1.0, normalise_dims: dict[str, Mode] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.contracts = dict(sorted(contracts.items()))  # a robot's place by name: files do not keep another order
         self.optim, self.steps = optim or OptimConfig(), steps
         self.robot_weight, self.web_weight = robot_weight, web_weight
-        made = [Normaliser(c.action_space, c.statistics.get("actions"), normalise) for c in self.contracts.values()]
+        made = [Normaliser(c.action_space, c.statistics.get("actions"), normalise, normalise_dims) for c in self.contracts.values()]
         self.normalisers = nn.ModuleList(made)  # in order of the contracts: names may have dots, module names not
         self.metrics = nn.ModuleDict()
 

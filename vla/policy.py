@@ -27,7 +27,7 @@ class VLAPolicy(PolicyModule):
 
     Args:
         decoder, head: slots. vision, connector: slots too, and none of them beside a decoder that is a whole vision-language model.
-        normalise: how robot units become [-1, 1], see ``Normaliser``. robot_weight, web_weight: weights of the two mean losses in the sum.
+        normalise, normalise_dims: how robot units become [-1, 1], and exceptions by dim, see ``Normaliser``. robot_weight, web_weight: weights of the two mean losses in the sum.
         contracts, tokenizer, optim, steps, chunks, words, folder: wired by training or loading.
 
     Raises:
@@ -41,6 +41,7 @@ class VLAPolicy(PolicyModule):
         vision: Annotated[dict[str, Any], Slot("vision")] | None = None,
         connector: Annotated[dict[str, Any], Slot("connector")] | None = None,
         normalise: Mode = "bounds",
+        normalise_dims: dict[str, Mode] | None = None,
         web_weight: float = 1.0,
         robot_weight: float = 1.0,
         *,
@@ -53,7 +54,7 @@ class VLAPolicy(PolicyModule):
         words: Counter[str] | None = None,
         folder: Path | None = None,
     ) -> None:
-        super().__init__(contracts, optim, steps, normalise, robot_weight, web_weight)
+        super().__init__(contracts, optim, steps, normalise, robot_weight, web_weight, normalise_dims)
         self.vision = None if vision is None else build("vision", vision, "policy.vision", pretrained=pretrained)
         self.decoder = build("decoder", decoder, "policy.decoder", tokenizer=tokenizer, pretrained=pretrained, folder=folder)
         if self.decoder.whole != (vision is None) or self.decoder.whole != (connector is None):

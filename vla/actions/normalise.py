@@ -9,30 +9,49 @@ from torch import nn
 
 from vla.schema import ActionSpace
 
-Mode = Literal["bounds", "quantiles", "min_max"]
+Mode = Literal["bounds", "quantiles", "min_max", "z_score", "identity"]
 _TINY = 1e-6  # a range below this (robot units) is a dead dim: it is centred on its value, never blown up
+_NARROW = (
+    1e-3  # quantiles that span less than this share of the whole range are no scale (a dim that rarely moves): min_max is taken
+)
+_DEVIATIONS = 3.0  # standard deviations that become 1 in z_score
 
 
 class Normaliser(nn.Module):
     """Affine map of actions (..., A) to [-1, 1].
 
-    mode: ``bounds`` of the action space, ``quantiles`` q01 to q99 (OpenVLA), or ``min_max`` of the data. Binary dims always use bounds.
-    Values outside are clamped on the way in; ``clipped_share`` of the training data is therefore at most 2 % for quantiles.
+    mode: ``bounds`` of the action space, ``quantiles`` q01 to q99 (OpenVLA), ``min_max`` of the data, ``z_score`` (three standard deviations become
+    1), or ``identity`` (already in [-1, 1]). dims: another mode for some dims, by name. Binary dims always use bounds. Values outside are clamped on the
+    way in; for quantiles that is at most 2 % of the training data.
+
+    Raises:
+        ValueError: statistics are needed and missing, or ``dims`` names an unknown dim.
     """
 
-    def __init__(self, space: ActionSpace, statistics: dict[str, Any] | None, mode: Mode = "bounds") -> None:
+    def __init__(
+        self, space: ActionSpace, statistics: dict[str, Any] | None, mode: Mode = "bounds", dims: dict[str, Mode] | None = None
+    ) -> None:
         super().__init__()
-        low, high = torch.tensor(space.low, dtype=torch.float64), torch.tensor(space.high, dtype=torch.float64)
-        if mode != "bounds":
-            if not statistics:
-                raise ValueError(f"normalise: {mode!r} needs action statistics; the data set's manifest has none, use 'bounds'")
-            keys = ("q01", "q99") if mode == "quantiles" else ("min", "max")
-            scaled = torch.tensor([n not in space.binary for n in space.names])
-            low = torch.where(scaled, torch.tensor(statistics[keys[0]], dtype=torch.float64), low)
-            high = torch.where(scaled, torch.tensor(statistics[keys[1]], dtype=torch.float64), high)
-        dead = (high - low) < _TINY
-        centre = (high + low) / 2
-        half = torch.where(dead, torch.ones_like(low), (high - low) / 2)
+        unknown = [n for n in dims or {} if n not in space.names]
+        if unknown:
+            raise ValueError(f"normalise_dims.{unknown[0]}: no such action dim; choices: {', '.join(space.names)}")
+        low, high = [], []
+        for k, name in enumerate(space.names):
+            own = "bounds" if name in space.binary else (dims or {}).get(name, mode)
+            if own not in ("bounds", "identity") and not statistics:
+                raise ValueError(f"normalise: {own!r} needs action statistics; the data set's manifest has none, use 'bounds'")
+            ends = (
+                (space.low[k], space.high[k])
+                if own == "bounds"
+                else (-1.0, 1.0)
+                if own == "identity"
+                else _ends(statistics or {}, own, k)
+            )
+            low.append(ends[0])
+            high.append(ends[1])
+        bottom, top = torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
+        centre, half = (top + bottom) / 2, (top - bottom) / 2
+        half = torch.where(half * 2 < _TINY, torch.ones_like(half), half)
         self.register_buffer("centre_A", centre.float(), persistent=False)
         self.register_buffer("half_A", half.float(), persistent=False)
         self.centre_A: torch.Tensor
@@ -48,3 +67,16 @@ class Normaliser(nn.Module):
     def inverse(self, unit: torch.Tensor) -> torch.Tensor:
         """(..., A) in [-1, 1] to robot units."""
         return unit * self.half_A + self.centre_A
+
+
+def _ends(statistics: dict[str, Any], mode: Mode, k: int) -> tuple[float, float]:
+    """What becomes -1 and 1."""
+    whole = statistics["min"][k], statistics["max"][k]
+    if mode == "min_max":
+        return whole
+    if mode == "z_score":
+        return statistics["mean"][k] - _DEVIATIONS * statistics["std"][k], statistics["mean"][k] + _DEVIATIONS * statistics["std"][
+            k
+        ]
+    inner = statistics["q01"][k], statistics["q99"][k]
+    return inner if inner[1] - inner[0] >= _NARROW * (whole[1] - whole[0]) else whole

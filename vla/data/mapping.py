@@ -126,7 +126,8 @@ class Plan:
             self._known(getattr(mapping, key), self.names, f"mapping.{key}")
         self._known(mapping.delta.values(), self.state.names if self.state else [], "mapping.delta (state dims)")
         if mapping.plan:
-            self._known([mapping.plan], [n for n, f in fields.items() if f.kind == "text"], "mapping.plan")
+            texts = [n for n, f in fields.items() if f.kind == "text" or n.startswith("annotation.")]
+            self._known([mapping.plan], texts, "mapping.plan")
         cameras = [n for n, f in fields.items() if f.kind == "image"]
         if mapping.cameras is not None:
             self._known(mapping.cameras.values(), cameras, "mapping.cameras")
@@ -143,7 +144,8 @@ class Plan:
         """Cameras that show more than one colour in the first episode (some data sets declare cameras they do not have)."""
         first = self.reader[0]
         shown = [c for c in cameras if np.ptp(next(iter(first.frames[c]([0])))) > 0]
-        short = [_short(c) for c in shown]
+        aliases: dict[str, str] = getattr(self.reader, "aliases", {})
+        short = [aliases.get(c, _short(c)) for c in shown]
         return dict(zip(short if len(set(short)) == len(short) else [re.sub(r"\W+", "_", c) for c in shown], shown, strict=True))
 
     def _action_names(self) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 
 from vla.data.manifest import DataError
 from vla.data.readers.base import Field, Frames, Recording, names_of, need, ranges
+from vla.data.readers.files import read_json_file, read_json_lines, read_table
 from vla.data.readers.video import frames_at
 
 _BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
@@ -41,12 +41,15 @@ class LeRobotReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.info = _json(path / "meta" / "info.json")
+        self.info = read_json_file(path / "meta" / "info.json")
         version = str(self.info.get("codebase_version", ""))
         if version not in ("v2.0", "v2.1", "v3.0"):
             raise DataError(f"{path / 'meta/info.json'}: codebase_version {version!r}; this program reads v2.0, v2.1 and v3.0")
         self.robot, self.fps = str(self.info.get("robot_type") or ""), float(self.info["fps"])
         self.fields = {key: _field(key, f) for key, f in self.info["features"].items()}
+        self.aliases: dict[str, str] = {}
+        if (path / "meta" / "modality.json").is_file():
+            self._honour(read_json_file(path / "meta" / "modality.json"))
         self.cameras = [k for k, f in self.fields.items() if f.kind == "image"]
         self.videos = [k for k, f in self.info["features"].items() if f["dtype"] == "video"]
         self.tasks = self._tasks_v3() if version == "v3.0" else self._tasks_v2()
@@ -63,19 +66,39 @@ class LeRobotReader:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def _honour(self, modality: dict[str, Any]) -> None:
+        """GR00T's ``meta/modality.json``: names of the parts of state and action, and of the cameras.
+
+        Raises:
+            DataError: a part lies outside its field.
+        """
+        for kind, default in (("state", "observation.state"), ("action", "action")):
+            for part, place in modality.get(kind, {}).items():
+                key, first, last = place.get("original_key", default), int(place["start"]), int(place["end"])
+                field = self.fields.get(key)
+                if field is None or not 0 <= first < last <= field.dims:
+                    raise DataError(
+                        f"{self.path / 'meta/modality.json'}: {kind}.{part} is {first} to {last} of {key!r}, which info.json does not have"
+                    )
+                names = list(field.names or (f"{key.rsplit('.', 1)[-1]}_{n}" for n in range(field.dims)))
+                names[first:last] = [part] if last - first == 1 else [f"{part}_{n}" for n in range(last - first)]
+                self.fields[key] = Field("numbers", field.dims, tuple(names))
+        for name, place in modality.get("video", {}).items():
+            self.aliases[place.get("original_key", f"observation.images.{name}")] = name
+
     # -- the description -----------------------------------------------------------------------------------------------------------
 
     def _tasks_v2(self) -> dict[int, str]:
-        return {int(t["task_index"]): str(t["task"]) for t in _json_lines(self.path / "meta" / "tasks.jsonl")}
+        return {int(t["task_index"]): str(t["task"]) for t in read_json_lines(self.path / "meta" / "tasks.jsonl")}
 
     def _tasks_v3(self) -> dict[int, str]:
-        table = _table(self.path / "meta" / "tasks.parquet").to_pydict()
+        table = read_table(self.path / "meta" / "tasks.parquet").to_pydict()
         texts: list[str] = next((v for k, v in table.items() if k != "task_index"), [])
         return {int(i): str(t) for i, t in zip(table["task_index"], texts, strict=True)}
 
     def _rows_v2(self) -> list[_Row]:
         rows = []
-        for e in _json_lines(self.path / "meta" / "episodes.jsonl"):
+        for e in read_json_lines(self.path / "meta" / "episodes.jsonl"):
             index = int(e["episode_index"])
             place = {"episode_index": index, "episode_chunk": index // int(self.info["chunks_size"])}
             videos = {k: (self.path / self.info["video_path"].format(video_key=k, **place), 0.0) for k in self.videos}
@@ -94,7 +117,7 @@ class LeRobotReader:
                 if file.stat().st_size
                 else None
             )
-            for e in _table(file, names).to_pylist():
+            for e in read_table(file, names).to_pylist():
                 videos = {}
                 for k in self.videos:
                     place = {"chunk_index": e[f"videos/{k}/chunk_index"], "file_index": e[f"videos/{k}/file_index"]}
@@ -111,7 +134,7 @@ class LeRobotReader:
     def __getitem__(self, index: int) -> Recording:
         row = self.rows[index]
         what = f"episode {row.index}"
-        table = _table(row.data, filters=[("episode_index", "==", row.index)])
+        table = read_table(row.data, filters=[("episode_index", "==", row.index)])
         if table.num_rows != row.length:
             raise DataError(
                 f"{row.data}: {what} has {table.num_rows} rows, meta/ says {row.length}; download it again, or skip bad episodes with --skip-bad"
@@ -129,6 +152,10 @@ class LeRobotReader:
         for key, field in self.fields.items():
             if field.kind == "numbers" and key in columns:
                 numbers[key] = _numbers(columns[key], field.dims, f"{row.data}: {key}")
+            if (
+                key.startswith("annotation.") and field.kind == "numbers" and field.dims == 1
+            ):  # GR00T: task numbers that stand for texts
+                texts[key] = [self.tasks.get(int(v), "") for v in numbers[key][:, 0]]
             elif field.kind == "text" and key in columns:
                 texts[key] = [str(v or "") for v in columns[key].to_pylist()]
         frames: dict[str, Frames] = {}
@@ -189,37 +216,3 @@ def _stored(column: Any, where: str, root: Path) -> Frames:
                 yield np.asarray(image.convert("RGB"))
 
     return frames
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: missing; a LeRobot data set has it: download the whole folder") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); download it again") from error
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        raise DataError(f"{path}: missing; a LeRobot 2 data set has it: download the whole folder")
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                raise DataError(f"{path}: line {number} is not JSON ({error}); download it again") from error
-    return rows
-
-
-def _table(path: Path, columns: list[str] | None = None, filters: Any = None) -> Any:
-    parquet, pyarrow = need("pyarrow.parquet"), need("pyarrow")
-    try:
-        return parquet.read_table(path, columns=columns, filters=filters)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: missing; download the whole data set") from error
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowException, OSError) as error:
-        raise DataError(
-            f"{path}: damaged or unfinished table ({str(error).splitlines()[0]}); if you wrote it, call finalize() on the writer; else download it again"
-        ) from error
