@@ -23,7 +23,9 @@ PACKS = sorted((configs_dir() / "pack").glob("*.yaml"))
 def test_every_run_yaml_builds_its_policy(path: Path) -> None:
     config = load_config(path, [], RunConfig)
     tokenizer = train_tokenizer(Counter({"pick": 9, "apple": 5}), 800)
-    contracts = {"robot": Contract(LAYOUTS["rt2"], ("top",), (64, 64))}
+    space = LAYOUTS["rt2"]
+    ends = {"min": list(space.low), "q01": list(space.low), "q99": list(space.high), "max": list(space.high)}
+    contracts = {"robot": Contract(space, ("top",), (64, 64), statistics={"actions": ends})}
     policy = build("policy", config.policy, contracts=contracts, tokenizer=tokenizer, pretrained=False)
     assert sum(p.numel() for p in policy.parameters()) > 100_000
 

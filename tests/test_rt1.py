@@ -100,8 +100,8 @@ def test_a_new_encoder_is_one_short_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(NEW_ENCODER.strip().splitlines()) <= 20
     assert NEW_ENCODER.strip() in (Path(__file__).parent.parent / "README.md").read_text()
     (tmp_path / "patches.py").write_text(NEW_ENCODER)
-    monkeypatch.setattr(vla.vision, "__path__", [*vla.vision.__path__, str(tmp_path)])
     monkeypatch.setitem(vla.registry._REGISTRY, "vision", dict(registered("vision")))
+    monkeypatch.setattr(vla.vision, "__path__", [*vla.vision.__path__, str(tmp_path)])
     config = {
         "vision": {"name": "patches"},
         "connector": {"name": "mlp"},
