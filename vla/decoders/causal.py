@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,23 +11,14 @@ from transformers import DynamicCache
 
 from vla.config import register
 from vla.decoders.base import Decoding, Prefix, Tails, states_of, tail_ids
-from vla.decoders.language import (
-    HiddenToLogits,
-    attention_mask,
-    fit_embedding,
-    make_language_model,
-    order_integers,
-    plain_architecture,
-    settle,
-)
+from vla.decoders.language import LanguageModel, attention_mask
 from vla.decoders.packing import pack_texts
-from vla.decoders.rows import LearnedRows
 from vla.decoders.text import encode
 from vla.tuning import LoraConfig
 
 
 @register("decoder", "causal")
-class CausalDecoder(nn.Module):
+class CausalDecoder(LanguageModel):
     """``AutoModelForCausalLM`` fed with embeddings; several texts share their image in one sequence.
 
     Args:
@@ -53,54 +43,15 @@ class CausalDecoder(nn.Module):
         lora: LoraConfig | None = None, checkpointing: bool = False,
         quantize: Literal["4bit"] | None = None, *, tokenizer: Any = None, pretrained: bool = True,
     ) -> None:  # fmt: skip
-        super().__init__()
-        if quantize and (lora is None or model is None):
-            raise ValueError("decoder.quantize=4bit: 4-bit weights cannot learn; give model and lora beside it (QLoRA)")
-        self.pretrained_from = model
-        self.tokenizer, self.frozen, self.lora = tokenizer, frozen, lora
+        super().__init__("causal", model, config, tokenizer, pretrained, frozen, lora, checkpointing, quantize, ordinal_integers)
         self.image_positions, self.image_attention = image_positions, image_attention
-        self.lm = make_language_model("causal", model, config, tokenizer, pretrained, quantize)
-        if model is None and ordinal_integers:
-            order_integers(self.lm, tokenizer)
         self.bos = tokenizer.bos_token_id if model is not None else None  # pretrained models expect it first
-        if checkpointing:
-            self.lm.activation_checkpointing_enable()
-        self.fit_vocabulary()
-        self._logits = HiddenToLogits(self.lm)
-        self.rows: LearnedRows | None = None
-        self.crossing: dict[str, torch.Tensor] | None = None  # what cross-attention layers look at during one forward
-
-    def fit_vocabulary(self) -> None:
-        """Grow the embedding to the tokenizer's length (new rows start at the mean)."""
-        fit_embedding(self.lm, self.tokenizer)
-
-    def portable(self) -> dict[str, Any]:
-        """The architecture of pretrained weights, so that loading needs neither folder nor hub."""
-        return {"config": plain_architecture(self.lm), "quantize": None} if self.pretrained_from else {}
-
-    def settle(self, new_rows: list[int]) -> None:
-        """Freeze or adapt, once all parts are there; ``new_rows``: ids of action tokens whose embeddings must learn in any case."""
-        settle(self, new_rows)
-
-    @property
-    def width(self) -> int:
-        """D."""
-        return self.lm.get_input_embeddings().embedding_dim
 
     @property
     def layers(self) -> nn.ModuleList:
         """The transformer's blocks, in order."""
         lists = [m for m in self.lm.base_model.modules() if isinstance(m, nn.ModuleList)]
         return max(lists, key=len)
-
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """Token ids (B, S) to embeddings (B, S, D)."""
-        embeds = self.lm.get_input_embeddings()(ids)
-        return embeds if self.rows is None else self.rows.embed(ids, embeds)
-
-    def logits(self, hidden: torch.Tensor, ids: torch.Tensor | None = None) -> torch.Tensor:
-        """Hidden states (..., D) to logits over the vocabulary, or over the rows ``ids`` only."""
-        return self._logits(self.lm, hidden, ids, self.rows)
 
     def forward(
         self, embeds: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache | None = None
@@ -111,15 +62,6 @@ class CausalDecoder(nn.Module):
             use_cache=cache is not None,
         )  # fmt: skip
         return out.last_hidden_state
-
-    @contextmanager
-    def _crossing(self, prefix: Prefix, sees_BL: torch.Tensor) -> Iterator[None]:
-        """During this forward, cross-attention layers look at the prefix's memory."""
-        self.crossing = None if prefix.memory_BMD is None else {"memory_BMD": prefix.memory_BMD, "sees_BL": sees_BL}
-        try:
-            yield
-        finally:
-            self.crossing = None
 
     def _prefix(self, prefix: Prefix) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, N, D) what stands before the texts, and its positions (N,)."""
@@ -150,7 +92,7 @@ class CausalDecoder(nn.Module):
         if isinstance(tails, torch.Tensor):
             inside = item_M > 0  # the state at a query is the one behind it
             embeds = embeds.index_put((row_M[inside], column_M[inside]), tails.flatten(0, 1).to(embeds.dtype))
-        with self._crossing(prefix, packed.sees_BL):
+        with self.looking(prefix.memory_BMD, packed.sees_BL):
             hidden = self(torch.cat([before, embeds], 1), packed.mask_B1LL, packed.positions_BL)
         return hidden[:, before.shape[1] :][row_M, column_M]
 
@@ -164,7 +106,7 @@ class CausalDecoder(nn.Module):
         packed = pack_texts(texts, owner, prefix.rows, positions, self.tokenizer.pad_token_id, causal_prefix=causal)
         embeds = torch.cat([before, self.embed(packed.ids_BS).to(before.dtype)], 1)
         cache = DynamicCache(config=self.lm.config)
-        with self._crossing(prefix, packed.sees_BL):
+        with self.looking(prefix.memory_BMD, packed.sees_BL):
             hidden = self(embeds, packed.mask_B1LL, packed.positions_BL, cache)
         lengths = torch.tensor([len(t) for t in texts], device=device)
         keys = torch.cat([torch.ones((prefix.rows, n), dtype=torch.bool, device=device), packed.sees_BL[:, n:]], 1)
@@ -176,7 +118,7 @@ class CausalDecoder(nn.Module):
         one = torch.ones((len(ids_B), 1), dtype=torch.bool, device=ids_B.device)
         state.keys_BL = torch.cat([state.keys_BL, one], 1)
         embeds = self.embed(ids_B[:, None]).to(state.prefix.tokens_BND.dtype)
-        with self._crossing(state.prefix, one):
+        with self.looking(state.prefix.memory_BMD, one):
             hidden = self(embeds, state.keys_BL[:, None, None, :], state.next_B[:, None], state.cache)
         state.next_B = state.next_B + 1
         return hidden[:, -1]

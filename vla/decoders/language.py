@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -20,7 +22,7 @@ from transformers import (
 from vla.decoders.rows import LearnedRows
 from vla.decoders.tokenizer import INTEGERS
 from vla.pretrained import explain, locate
-from vla.tuning import tune
+from vla.tuning import LoraConfig, tune
 
 Kind = Literal["causal", "seq2seq", "vlm", "encoder"]
 _AUTO: dict[str, Any] = {
@@ -131,13 +133,6 @@ def fit_embedding(lm: Any, tokenizer: Any) -> None:
             module.weight[old:] = rows.mean(0) + 0.1 * rows.std() * noise.to(rows)
 
 
-def settle(decoder: Any, new_rows: list[int]) -> None:
-    """Freeze or adapt a decoder, once all parts of the policy are there; action tokens' rows learn in any case."""
-    if new_rows and (decoder.frozen or decoder.lora is not None):
-        decoder.rows = LearnedRows(decoder.lm, new_rows)
-    tune(decoder.lm, decoder.frozen, decoder.lora)
-
-
 def attention_mask(lm: Any, mask: torch.Tensor) -> torch.Tensor:
     """A bool mask (B, 1, L, past + L) as the model's attention takes it: Gemma 2 has no fused attention and adds its mask to the scores."""
     if lm.config.get_text_config()._attn_implementation != "eager":
@@ -171,3 +166,69 @@ class HiddenToLogits:
             logits = rows.logits(hidden, logits, ids, head.bias)
         logits = logits * self.scale if self.scale != 1.0 else logits
         return (logits / self.cap).tanh() * self.cap if self.cap else logits
+
+
+class LanguageModel(nn.Module):
+    """A Hugging Face language model with its tokenizer: what all decoders share.
+
+    Args:
+        ordinal_integers: start random embeddings of the integers on a smooth curve. Others: see ``CausalDecoder``.
+
+    Raises:
+        ValueError: 4-bit weights that are asked to learn.
+    """
+
+    def __init__(
+        self, kind: Kind, model: str | None, config: dict[str, Any] | None, tokenizer: Any, pretrained: bool, frozen: bool, lora: LoraConfig | None,
+        checkpointing: bool, quantize: str | None, ordinal_integers: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if quantize and (lora is None or model is None):
+            raise ValueError("decoder.quantize=4bit: 4-bit weights cannot learn; give model and lora beside it (QLoRA)")
+        self.pretrained_from, self.tokenizer, self.frozen, self.lora = model, tokenizer, frozen, lora
+        self.lm = make_language_model(kind, model, config, tokenizer, pretrained, quantize)
+        if model is None and ordinal_integers:
+            order_integers(self.lm, tokenizer)
+        if checkpointing:
+            self.lm.activation_checkpointing_enable()
+        self.fit_vocabulary()
+        self._logits = HiddenToLogits(self.lm)
+        self.rows: LearnedRows | None = None
+        self.crossing: dict[str, torch.Tensor] | None = None  # what cross-attention layers look at during one forward
+
+    def fit_vocabulary(self) -> None:
+        """Grow the embedding to the tokenizer's length (new rows start at the mean)."""
+        fit_embedding(self.lm, self.tokenizer)
+
+    def portable(self) -> dict[str, Any]:
+        """The architecture of pretrained weights, so that loading needs neither folder nor hub."""
+        return {"config": plain_architecture(self.lm), "quantize": None} if self.pretrained_from else {}
+
+    def settle(self, new_rows: list[int]) -> None:
+        """Freeze or adapt, once all parts of the policy are there; ``new_rows``: ids of action tokens whose embeddings must learn in any case."""
+        if new_rows and (self.frozen or self.lora is not None):
+            self.rows = LearnedRows(self.lm, new_rows)
+        tune(self.lm, self.frozen, self.lora)
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.lm.get_input_embeddings().embedding_dim
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Token ids (B, S) to embeddings (B, S, D)."""
+        embeds = self.lm.get_input_embeddings()(ids)
+        return embeds if self.rows is None else self.rows.embed(ids, embeds)
+
+    def logits(self, hidden: torch.Tensor, ids: torch.Tensor | None = None) -> torch.Tensor:
+        """Hidden states (..., D) to logits over the vocabulary, or over the rows ``ids`` only."""
+        return self._logits(self.lm, hidden, ids, self.rows)
+
+    @contextmanager
+    def looking(self, memory_BMD: torch.Tensor | None, sees_BL: torch.Tensor) -> Iterator[None]:
+        """During one forward, cross-attention layers look at ``memory_BMD``, from the columns where ``sees_BL``."""
+        self.crossing = None if memory_BMD is None else {"memory_BMD": memory_BMD, "sees_BL": sees_BL}
+        try:
+            yield
+        finally:
+            self.crossing = None

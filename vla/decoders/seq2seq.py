@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,14 +12,13 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from vla.config import register
 from vla.decoders.base import Decoding, Prefix, Tails, states_of, tail_ids
-from vla.decoders.language import HiddenToLogits, fit_embedding, make_language_model, order_integers, plain_architecture, settle
-from vla.decoders.rows import LearnedRows
+from vla.decoders.language import LanguageModel
 from vla.decoders.text import encode
 from vla.tuning import LoraConfig
 
 
 @register("decoder", "seq2seq")
-class Seq2SeqDecoder(nn.Module):
+class Seq2SeqDecoder(LanguageModel):
     """``AutoModelForSeq2SeqLM``: one encoder sequence a text, image tokens first (PaLI, arXiv 2209.06794).
 
     Args: as ``CausalDecoder``. Relative positions (T5) are told by order, so images have none to choose.
@@ -33,62 +31,15 @@ class Seq2SeqDecoder(nn.Module):
         lora: LoraConfig | None = None, checkpointing: bool = False,
         quantize: Literal["4bit"] | None = None, *, tokenizer: Any = None, pretrained: bool = True,
     ) -> None:  # fmt: skip
-        super().__init__()
-        if quantize and (lora is None or model is None):
-            raise ValueError("decoder.quantize=4bit: 4-bit weights cannot learn; give model and lora beside it (QLoRA)")
-        self.pretrained_from = model
-        self.tokenizer, self.frozen, self.lora = tokenizer, frozen, lora
         if config is not None:
             config = {"decoder_start_token_id": tokenizer.pad_token_id} | config
-        self.lm = make_language_model("seq2seq", model, config, tokenizer, pretrained, quantize)
-        if model is None and ordinal_integers:
-            order_integers(self.lm, tokenizer)
-        if checkpointing:
-            self.lm.activation_checkpointing_enable()
-        self.fit_vocabulary()
-        self._logits = HiddenToLogits(self.lm)
-        self.rows: LearnedRows | None = None
-        self.crossing: dict[str, torch.Tensor] | None = None
-
-    def fit_vocabulary(self) -> None:
-        """Grow the embedding to the tokenizer's length (new rows start at the mean)."""
-        fit_embedding(self.lm, self.tokenizer)
-
-    def portable(self) -> dict[str, Any]:
-        """The architecture of pretrained weights, so that loading needs neither folder nor hub."""
-        return {"config": plain_architecture(self.lm), "quantize": None} if self.pretrained_from else {}
-
-    def settle(self, new_rows: list[int]) -> None:
-        """Freeze or adapt, once all parts are there."""
-        settle(self, new_rows)
-
-    @property
-    def width(self) -> int:
-        """D."""
-        return self.lm.get_input_embeddings().embedding_dim
+        super().__init__("seq2seq", model, config, tokenizer, pretrained, frozen, lora, checkpointing, quantize, ordinal_integers)
 
     @property
     def layers(self) -> nn.ModuleList:
         """The decoder stack's blocks, in order."""
         lists = [m for m in self.lm.get_decoder().modules() if isinstance(m, nn.ModuleList)]
         return max(lists, key=len)
-
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """Token ids (B, S) to embeddings (B, S, D)."""
-        embeds = self.lm.get_input_embeddings()(ids)
-        return embeds if self.rows is None else self.rows.embed(ids, embeds)
-
-    def logits(self, hidden: torch.Tensor, ids: torch.Tensor | None = None) -> torch.Tensor:
-        """Hidden states (..., D) to logits over the vocabulary, or over the rows ``ids`` only."""
-        return self._logits(self.lm, hidden, ids, self.rows)
-
-    @contextmanager
-    def _crossing(self, memory_BMD: torch.Tensor | None, sees_BL: torch.Tensor) -> Iterator[None]:
-        self.crossing = None if memory_BMD is None else {"memory_BMD": memory_BMD, "sees_BL": sees_BL}
-        try:
-            yield
-        finally:
-            self.crossing = None
 
     def _encode(
         self, prefix: Prefix, owner_K: torch.Tensor, prompts: Sequence[str], sees_K: torch.Tensor | None
@@ -145,7 +96,7 @@ class Seq2SeqDecoder(nn.Module):
         if sees_K is not None:
             sees = sees & sees_K[:, None]
         memory = None if prefix.memory_BMD is None else prefix.memory_BMD[owner_K]
-        with self._crossing(memory, sees):
+        with self.looking(memory, sees):
             hidden = self._decode(encoded, mask, embeds, own_mask=own_mask)
         text_M, item_M = states_of([len(t) for t in ids], device)
         return hidden[text_M, item_M]
@@ -162,6 +113,6 @@ class Seq2SeqDecoder(nn.Module):
         """See ``Decoder.step``."""
         encoded = state.extra["encoded"]
         sees = torch.ones((len(ids_B), 1), dtype=torch.bool, device=ids_B.device)
-        with self._crossing(state.prefix.memory_BMD, sees):
+        with self.looking(state.prefix.memory_BMD, sees):
             hidden = self._decode(encoded, state.keys_BL, self.embed(ids_B[:, None]).to(encoded.dtype), state.cache)
         return hidden[:, -1]

@@ -13,8 +13,7 @@ from transformers import AutoProcessor, DynamicCache
 
 from vla.config import register
 from vla.decoders.base import Decoding, Prefix, Tails, states_of, tail_ids
-from vla.decoders.language import HiddenToLogits, attention_mask, fit_embedding, make_language_model, plain_architecture, settle
-from vla.decoders.rows import LearnedRows
+from vla.decoders.language import LanguageModel, attention_mask
 from vla.pretrained import locate
 from vla.tuning import LoraConfig
 
@@ -34,7 +33,7 @@ def _idle(lm: Any) -> list[nn.Parameter]:
 
 
 @register("decoder", "vlm")
-class WholeVLM(nn.Module):
+class WholeVLM(LanguageModel):
     """``AutoModelForImageTextToText`` with its own eyes and its own processor; no vision encoder or connector beside it.
 
     Every text has its own sequence (rotary positions of some families depend on the whole of it), so alternatives and questions that share
@@ -57,15 +56,10 @@ class WholeVLM(nn.Module):
         self, model: str, config: dict[str, Any] | None = None, template: str = "{images}{prompt}", frozen: bool = False, lora: LoraConfig | None = None,
         checkpointing: bool = False, quantize: Literal["4bit"] | None = None, *, tokenizer: Any = None, folder: Path | None = None, pretrained: bool = True,
     ) -> None:  # fmt: skip
-        super().__init__()
-        if quantize and (lora is None or model is None):
-            raise ValueError("decoder.quantize=4bit: 4-bit weights cannot learn; give model and lora beside it (QLoRA)")
-        self.pretrained_from = model
         if "{images}" not in template or "{prompt}" not in template:
             raise ValueError(f"decoder.template={template!r}: must contain {{images}} and {{prompt}}")
-        self.tokenizer, self.template, self.frozen, self.lora = tokenizer, template, frozen, lora
-        self.lm = make_language_model("vlm", model, config, tokenizer, pretrained, quantize)
-        kind = self.lm.config.model_type
+        super().__init__("vlm", model, config, tokenizer, pretrained, frozen, lora, checkpointing, quantize)
+        self.template, kind = template, self.lm.config.model_type
         if kind not in FAMILIES:
             raise ValueError(f"decoder.model={model!r} is a {kind!r}; proven families are {', '.join(FAMILIES)}")
         self.both_ways = FAMILIES[kind]
@@ -73,44 +67,17 @@ class WholeVLM(nn.Module):
         if folder is not None or pretrained:
             self.processor = AutoProcessor.from_pretrained(str(folder) if folder else locate(model).path)
             self.processor.tokenizer = tokenizer
-        if checkpointing:
-            self.lm.activation_checkpointing_enable()
-        self.fit_vocabulary()
-        self._logits = HiddenToLogits(self.lm)
-        self.rows: LearnedRows | None = None
-
-    def fit_vocabulary(self) -> None:
-        """Grow the embedding to the tokenizer's length (new rows start at the mean)."""
-        fit_embedding(self.lm, self.tokenizer)
-
-    def portable(self) -> dict[str, Any]:
-        """The architecture of pretrained weights, so that loading needs neither folder nor hub."""
-        return {"config": plain_architecture(self.lm), "quantize": None} if self.pretrained_from else {}
 
     def settle(self, new_rows: list[int]) -> None:
         """Freeze or adapt, once all parts are there."""
-        settle(self, new_rows)
+        super().settle(new_rows)
         for parameter in _idle(self.lm):
             parameter.requires_grad_(False)
-
-    @property
-    def width(self) -> int:
-        """D."""
-        return self.lm.get_input_embeddings().embedding_dim
-
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """Token ids (B, S) to embeddings (B, S, D)."""
-        embeds = self.lm.get_input_embeddings()(ids)
-        return embeds if self.rows is None else self.rows.embed(ids, embeds)
 
     def see(self, images_BVTCHW: torch.Tensor) -> Prefix:
         """Raw views; the model's own processor and eyes come later, with the text."""
         empty = torch.zeros((len(images_BVTCHW), 0, self.width), device=images_BVTCHW.device)
         return Prefix(empty, images_BVCHW=images_BVTCHW.flatten(1, 2))
-
-    def logits(self, hidden: torch.Tensor, ids: torch.Tensor | None = None) -> torch.Tensor:
-        """Hidden states (..., D) to logits over the vocabulary, or over the rows ``ids`` only."""
-        return self._logits(self.lm, hidden, ids, self.rows)
 
     def inputs(self, prefix: Prefix, owner_K: torch.Tensor, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
         """What the family's processor makes of images and prompts, padded on the right."""
