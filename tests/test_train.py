@@ -89,6 +89,13 @@ def test_training_stops_when_nothing_gets_better_and_keeps_the_best(tiny_run: di
         train(check(tiny_run, RunConfig, ""), progress=False)
 
 
+def test_adapters_from_yaml_train_and_reload(tiny_run: dict[str, Any]) -> None:
+    tiny_run["policy"] = tiny_run["policy"] | {"decoder": tiny_run["policy"]["decoder"] | {"lora": {"rank": 2}}}
+    tiny_run["train"] = tiny_run["train"] | {"steps": 2}
+    policy = VLAPolicy.load(train(check(tiny_run, RunConfig, ""), progress=False))
+    assert any("lora_A" in n for n, _ in policy.named_parameters())
+
+
 def test_robot_data_is_needed(tiny_run: dict[str, Any]) -> None:
     tiny_run["data"] = {"datasets": {"web": tiny_run["data"]["datasets"]["web"]}, "mixture": {"web": 1.0}}
     with pytest.raises(ConfigError, match="no robot episodes"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -93,7 +93,7 @@ def make_contracts(config: RunConfig) -> tuple[dict[str, Contract], Counter[str]
 
 def resolved(config: RunConfig) -> dict[str, Any]:
     """The whole configuration as plain data, for saving."""
-    return plain({k: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for k, v in vars(config).items()})
+    return plain(vars(config))
 
 
 def train(config: RunConfig, progress: bool = True) -> Path:
