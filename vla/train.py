@@ -154,7 +154,11 @@ def train(config: RunConfig, progress: bool = True) -> Path:
     )  # fmt: skip
     trainer.fit(policy, datamodule=streams, ckpt_path=str(checkpoint) if checkpoint.is_file() else None, weights_only=True)
     if config.train.patience and (best.stopped or trainer.global_step == config.train.steps):
-        policy.load_state_dict(torch.load(best.path, map_location=policy.device, weights_only=True)["state_dict"], strict=False)
+        held = torch.load(best.path, map_location=policy.device, weights_only=True)["state_dict"]
+        missing, _ = policy.load_state_dict(held, strict=False)  # running means come and go; weights may not
+        lost = [n for n in missing if not n.startswith("metrics.")]
+        if lost:
+            raise RuntimeError(f"{best.path}: lacks {lost[0]}; delete {run} and train again")
     elif trainer.global_step < config.train.steps:
         raise KeyboardInterrupt(f"stopped at step {trainer.global_step} of {config.train.steps}; the same command continues")
     # 6. the policy, whole, by one process

@@ -4,17 +4,42 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
+import sys
 from pathlib import Path
 
 from vla.evaluate import Result
 from vla.report import plot_curves, read_curves, table_rows
 
 HERE, RUNS = Path(__file__).parent, Path("runs/seen")
+_ONE_THING = re.compile(
+    r"(?:pick up|pick|lift|grasp|move|place|bring|push|slide|nudge) the (.+?)(?: (?:to the|at the|left|right|up|down).*)?$"
+)
+
+
+def load(path: Path) -> list[Result]:
+    """The episodes of an evaluation."""
+    return [Result(**row) for row in json.loads(path.read_text())["episodes"]]
+
+
+def concepts(episodes: list[Result]) -> dict[str, tuple[int, int]]:
+    """Concept -> (successes, episodes) over the skills that are about one thing."""
+    found: dict[str, tuple[int, int]] = {}
+    for e in episodes:
+        match = _ONE_THING.match(e.instruction) if e.skill in ("pick", "place", "push") else None
+        if match:
+            wins, n = found.get(match[1], (0, 0))
+            found[match[1]] = (wins + e.success, n + 1)
+    return dict(sorted(found.items(), key=lambda item: item[1][0] / item[1][1]))
 
 
 def main() -> None:
-    """Everything but the README's words."""
+    """With a results.json as argument: successes by concept. Else everything but the README's words."""
+    if len(sys.argv) > 1:
+        for name, (wins, n) in concepts(load(Path(sys.argv[1]))).items():
+            print(f"{wins:3} of {n:3}  {name}")
+        return
     runs = {"web": RUNS / "web", "policy": RUNS / "policy"}
     plot_curves(runs, HERE / "curves.png")
     for name, run in runs.items():
@@ -26,7 +51,7 @@ def main() -> None:
             writer.writerow(["step", *table])
             writer.writerows([s, *(f"{table[n][s]:.6g}" if s in table[n] else "" for n in table)] for s in steps)
     shutil.copytree(RUNS / "policy" / "policy", HERE / "policy", dirs_exist_ok=True)
-    episodes = [Result(**row) for row in json.loads((HERE / "eval" / "results.json").read_text())["episodes"]]
+    episodes = load(HERE / "eval" / "results.json")
     rows = table_rows({"token policy": episodes})
     print("| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))
     for row in rows:
