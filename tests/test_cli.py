@@ -59,7 +59,7 @@ def test_pack_then_verify(tmp_path: Path) -> None:
 def test_readme_commands_exist() -> None:
     text = (REPOSITORY / "README.md").read_text()
     verbs = set(re.findall(r"`vla (\w+)", text))
-    assert verbs == {"pack", "data", "train", "eval", "demo", "zoo", "doctor", "replay"}
+    assert verbs == {"pack", "data", "train", "eval", "demo", "zoo", "doctor", "replay", "scale", "study", "serve"}
     for path in re.findall(r"configs/[\w/]+\.yaml", text):
         assert (REPOSITORY / path).is_file(), path
 

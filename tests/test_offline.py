@@ -37,12 +37,18 @@ def test_a_policy_that_says_the_mean_is_as_good_as_the_mean(tiny_data: dict[str,
     manifest = load_manifest(tiny_data["robot"])
     policy = Off(manifest, horizon=3, history=2)
     result = offline(policy, tiny_data["robot"], progress=False)
-    assert np.allclose(result.l1, result.mean_l1, atol=1e-6) and result.frames == sum(len(t.recorded) for t in result.trajectories)
+    assert np.allclose(result.l1, result.errors["mean action"], atol=1e-6) and result.frames == sum(
+        len(t.recorded) for t in result.trajectories
+    )
     assert set(policy.seen) == {(1, 2, 3, 32, 32)}
     table = rows(result)
     assert [r["dim"] for r in table] == [*manifest["action_space"]["names"], "mean, of range"]
     assert table[-1]["policy"] == table[-1]["mean action"]
     assert plot(result)[:4] == b"\x89PNG"
+    steps = [t.recorded for t in result.trajectories]  # the last action held over chunks of three, by hand
+    mean = np.array(manifest["statistics"]["actions"]["mean"], np.float32)
+    held = [np.abs((a[t - 1] if t else mean) - a[t + k]) for a in steps for t in range(len(a)) for k in range(3) if t + k < len(a)]
+    assert np.allclose(result.errors["last action, chunk"], np.mean(held, 0), atol=1e-6) and "present state" not in result.errors
     train = offline(policy, tiny_data["robot"], split="train", episodes=2, progress=False)
     assert len(train.trajectories) == 2
 

@@ -111,11 +111,13 @@ def test_free_answers_are_text() -> None:
     assert len(answers) == 2 and answers[0] == answers[1] and isinstance(answers[0], str)
 
 
-def test_plans_are_learned_written_and_returned() -> None:
-    policy, batch = make_policy(head=PLAN), robot_batch(rows=2)
-    with pytest.raises(ValueError, match=r"head\.plan=true needs a plan for every step"):
-        robot_loss(policy, batch)
-    batch.plans = ["12 200", "97 31"] * 2
+@pytest.mark.parametrize("second", ["97 31", ""], ids=["all have plans", "one has none"])
+def test_plans_are_learned_written_and_returned(second: str) -> None:
+    policy, batch = make_policy(head=PLAN | {"plan_optional": not second}), robot_batch(rows=2)
+    if second:
+        with pytest.raises(ValueError, match=r"head\.plan=true needs a plan for every step"):
+            robot_loss(policy, batch)
+    batch.plans = ["12 200", second] * 2
     optimizer = torch.optim.AdamW(policy.parameters(), lr=5e-3)
     policy.train()
     for _ in range(150):
@@ -125,7 +127,7 @@ def test_plans_are_learned_written_and_returned() -> None:
         optimizer.step()
     policy.eval()
     actions, plans = policy.predict(batch.images_BVTCHW, [batch.instructions[0], batch.instructions[3]])
-    assert plans == ["12 200", "97 31"]
+    assert plans == ["12 200", second]
     assert np.abs(actions - batch.actions_KHA[[0, 3]].numpy()).max() <= 1.0 / 128
 
 

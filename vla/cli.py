@@ -30,6 +30,7 @@ def pack(
     skip_missing: Annotated[bool, typer.Option("--skip-missing", help="pack what is there of an incomplete download")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave bad episodes out and list them in quarantine.json")] = False,
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="share of bad episodes above which --skip-bad fails")] = 0.1,
+    ray: Annotated[Optional[str], typer.Option(help="pack on a Ray cluster: its address, or 'local' (extra [ray])")] = None,
     to: Annotated[Optional[str], typer.Option(help="'lerobot': the other way, packed shards to a LeRobot 3.0 folder")] = None,
 ) -> None:
     """Write shards and a manifest. Repeat an interrupted call to continue it. For a data set, overrides are its mapping: source.mapping.size=128."""
@@ -41,7 +42,7 @@ def pack(
         from vla.data.lerobot_out import to_lerobot
 
         return typer.echo(f"wrote {to_lerobot(source, out)}")
-    manifest = pack_from(source, out, overrides or [], workers, skip_bad, skip_missing, max_bad)
+    manifest = pack_from(source, out, overrides or [], workers, skip_bad, skip_missing, max_bad, ray)
     left_out = f", {manifest['quarantined']} left out (quarantine.json)" if manifest.get("quarantined") else ""
     typer.echo(f"{out}: {manifest['samples']} samples, {manifest['steps']} steps, {len(manifest['shards'])} shards{left_out}")
 
@@ -70,6 +71,12 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="of the offline data: train or val")] = "val",
     robot: Annotated[Optional[str], typer.Option(help="which of the policy's robots, where it commands several")] = None,
+    suite: Annotated[Optional[str], typer.Option(help="tabletop cells: seen, generalisation, emergent or all")] = None,
+    against: Annotated[
+        Optional[Path], typer.Option(help="results.json of another policy on the same episodes: McNemar's test")
+    ] = None,
+    vqa: Annotated[Optional[Path], typer.Option(help="packed web data: questions about pictures instead of rollouts")] = None,
+    questions: Annotated[int, typer.Option(min=1, help="how many of them")] = 2000,
     overrides: Overrides = None,
 ) -> None:
     """Success in closed loop with 95 % intervals, or errors on recorded data. Overrides change the environment, for example scene.concepts=20."""
@@ -77,9 +84,17 @@ def evaluate(
         from vla.offline import run_offline
 
         return run_offline(policy, offline, split, None, out, robot)
-    from vla.report import evaluate_and_show
+    if vqa is not None:
+        from vla.vqa import run_vqa
 
-    evaluate_and_show(policy, env, skill or [], episodes, seed, out, batch, overrides or [], robot)
+        return run_vqa(policy, vqa, out, questions)
+    from vla.report import evaluate_and_show
+    from vla.sim.suites import SUITES
+
+    if suite is not None and (skill or suite not in SUITES):
+        raise typer.BadParameter(f"--suite {suite}: choose {', '.join(SUITES)}, and give no --skill beside it")
+    skills = SUITES[suite] if suite else skill or []
+    evaluate_and_show(policy, env, skills, episodes, seed, out, batch, overrides or [], robot, against)
 
 
 @app.command()
@@ -139,6 +154,60 @@ def zoo(
     run_zoo(configs or [], measure, as_json, steps, device)
 
 
+@app.command()
+def scale(
+    config: Annotated[Path, typer.Argument(help="a ladder: sizes, amounts of data, seeds")],
+    overrides: Overrides = None,
+    on: Annotated[str, typer.Option(help="where the runs go: local, slurm (extra [cluster]) or ray (extra [ray])")] = "local",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the plan with FLOPs and predicted hours, train nothing")
+    ] = False,
+    fit_only: Annotated[bool, typer.Option("--fit-only", help="fit and draw results.csv again, train nothing")] = False,
+) -> None:
+    """A scaling ladder: train and measure every size, append to results.csv, fit the laws, draw the curves. Repeat to continue."""
+    from vla.scaling.run import run_ladder
+
+    run_ladder(str(config), overrides or [], on, dry_run, fit_only)
+
+
+@app.command()
+def study(
+    config: Annotated[Path, typer.Argument(help="a study: recipes, cells, pairs")],
+    overrides: Overrides = None,
+    only: Annotated[Optional[list[str]], typer.Option(help="this recipe; repeat the option")] = None,
+    report_only: Annotated[bool, typer.Option("--report-only", help="tables and figures from the CSV files again")] = False,
+) -> None:
+    """Train named recipes, drive all through the same episodes, ask all the same questions, compare them in pairs. Repeat to continue."""
+    from vla.study.run import run_study
+
+    run_study(str(config), overrides or [], only or [], report_only)
+
+
+@app.command()
+def serve(
+    policy: Path,
+    host: Annotated[
+        str, typer.Option(help="address to listen on; others than this machine's own are open to the network")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    robot: Annotated[Optional[str], typer.Option(help="which of the policy's robots, where it commands several")] = None,
+    camera: Annotated[
+        Optional[list[str]], typer.Option(help="OURS=THEIRS: the client's name of a camera; repeat the option")
+    ] = None,
+    state: Annotated[str, typer.Option(help="the client's names whose numbers are the state, with commas")] = "state",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+) -> None:
+    """Serve a policy to robot programs: openpi's websocket and OpenVLA's REST on one port (extra [serve])."""
+    pairs = [c.partition("=") for c in camera or []]
+    if any(not (ours and theirs) for ours, _, theirs in pairs):
+        raise typer.BadParameter("--camera: give OURS=THEIRS, for example --camera top=observation/image")
+    try:
+        from vla.serve.server import run_server
+    except ModuleNotFoundError as error:
+        raise ValueError(f"vla serve needs the package {error.name}: pip install 'vla[serve]'") from error
+    run_server(policy, host, port, robot, {ours: theirs for ours, _, theirs in pairs}, state.split(","), device)
+
+
 @data_app.command()
 def verify(directory: Path) -> None:
     """Compare every shard with its checksum; exit 1 and name the shard if one is damaged."""
@@ -150,6 +219,20 @@ def verify(directory: Path) -> None:
     if problems:
         raise typer.Exit(1)
     typer.echo(f"{directory}: all shards are whole")
+
+
+@data_app.command()
+def leaks(directory: Path) -> None:
+    """Look for what only the web may teach (names, kinds, pictures) in packed tabletop episodes; exit 1 if there is any."""
+    from vla.data.manifest import load_manifest
+    from vla.web.leaks import leaks as find
+
+    found = find(load_manifest(directory))
+    for line in found:
+        typer.echo(line, err=True)
+    if found:
+        raise typer.Exit(1)
+    typer.echo(f"{directory}: nothing of the held-out knowledge is in it")
 
 
 def main() -> None:

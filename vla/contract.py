@@ -15,7 +15,8 @@ class Contract:
 
     cameras in order; image_size px of the training images (height, width); history frames, horizon steps; statistics of the training
     actions and state in robot units (see ``vla.data.manifest.statistics``); versions of the libraries that trained it;
-    environment: the source of the robot data (for the tabletop: its scene), so that evaluation can find the same one.
+    environment: the source of the robot data (for the tabletop: its scene), so that evaluation can find the same one; state_dim: numbers of the
+    robot's measured state that the policy must be given at every frame of history (0: it does not look at it).
     """
 
     action_space: ActionSpace
@@ -26,6 +27,7 @@ class Contract:
     statistics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    state_dim: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

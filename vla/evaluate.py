@@ -59,8 +59,21 @@ def to_images(observations: Sequence[dict[str, Any]], cameras: Sequence[str]) ->
     return torch.from_numpy(np.array(views))[:, :, None]
 
 
+def to_states(observations: Sequence[dict[str, Any]], width: int) -> torch.Tensor:
+    """Measured states of one moment, (B, 1, width).
+
+    Raises:
+        ValueError: an observation has none, or one of another width.
+    """
+    for observation in observations:
+        shape = np.shape(observation["state"]) if "state" in observation else ()
+        if shape != (width,):
+            raise ValueError(f"the policy looks at a state of {width} numbers; the environment gives {shape or 'none'}")
+    return torch.from_numpy(np.stack([o["state"] for o in observations])).float()[:, None]
+
+
 class PolicyActor:
-    """Holds each environment's history of images and chunks, so that any policy drives any environment.
+    """Holds each environment's history of images, states and chunks, so that any policy drives any environment.
 
     Args:
         execute: steps of a chunk that are carried out before the policy is asked again (all of them if not given).
@@ -71,22 +84,29 @@ class PolicyActor:
         self.policy, self.contract = policy, policy.contract
         self.chunks = ChunkMemory(self.contract.action_space, execute or self.contract.horizon, ensemble)
         self.frames: dict[int, list[torch.Tensor]] = {}
+        self.states: dict[int, list[torch.Tensor]] = {}
 
     def reset(self, slot: int) -> None:
         """Forget an environment's past."""
         self.frames.pop(slot, None)
+        self.states.pop(slot, None)
         self.chunks.reset(slot)
 
     def __call__(self, slots: Sequence[int], observations: Sequence[dict[str, Any]]) -> np.ndarray:
         """One action (B, A) in robot units for every environment."""
+        history = self.contract.history
         images = to_images(observations, self.contract.cameras)
+        states = to_states(observations, self.contract.state_dim) if self.contract.state_dim else None
         for row, slot in enumerate(slots):
-            past = self.frames.setdefault(slot, [images[row]] * self.contract.history)
-            self.frames[slot] = [*past, images[row]][-self.contract.history :]
+            self.frames[slot] = [*self.frames.get(slot, [images[row]] * history), images[row]][-history:]
+            if states is not None:
+                self.states[slot] = [*self.states.get(slot, [states[row]] * history), states[row]][-history:]
         asking = [r for r, s in enumerate(slots) if self.chunks.wants(s)]
         if asking:
             stacked = torch.stack([torch.cat(self.frames[slots[r]], 1) for r in asking])
-            actions = self.policy.act(stacked, [observations[r]["instruction"] for r in asking])
+            told = [observations[r]["instruction"] for r in asking]
+            felt = {} if states is None else {"state_BTP": torch.stack([torch.cat(self.states[slots[r]]) for r in asking])}
+            actions = self.policy.act(stacked, told, **felt)
             for r, chunk in zip(asking, actions, strict=True):
                 self.chunks.add(slots[r], chunk)
         return np.stack([self.chunks.next(s) for s in slots])

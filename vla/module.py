@@ -46,13 +46,15 @@ class BoundPolicy:
         """Of this robot's actions."""
         return self.policy.normaliser(self.robot)
 
-    def predict(self, images_BVTCHW: torch.Tensor, instructions: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    def predict(
+        self, images_BVTCHW: torch.Tensor, instructions: Sequence[str], state_BTP: torch.Tensor | None = None
+    ) -> tuple[np.ndarray, list[str]]:
         """See ``PolicyModule.predict``."""
-        return self.policy.predict(images_BVTCHW, instructions, self.robot)
+        return self.policy.predict(images_BVTCHW, instructions, self.robot, state_BTP)
 
-    def act(self, images_BVTCHW: torch.Tensor, instructions: Sequence[str]) -> np.ndarray:
+    def act(self, images_BVTCHW: torch.Tensor, instructions: Sequence[str], state_BTP: torch.Tensor | None = None) -> np.ndarray:
         """See ``PolicyModule.act``."""
-        return self.policy.act(images_BVTCHW, instructions, self.robot)
+        return self.policy.act(images_BVTCHW, instructions, self.robot, state_BTP)
 
 
 class PolicyModule(lightning.LightningModule):
@@ -103,18 +105,26 @@ class PolicyModule(lightning.LightningModule):
         """Of every robot's rows and of the web rows."""
         raise NotImplementedError
 
-    def plan_and_act(self, images_BVTCHW: torch.Tensor, instructions: list[str], robot: str) -> Prediction:
-        """uint8 images and one instruction a row to actions in [-1, 1] and plans."""
+    def plan_and_act(
+        self, images_BVTCHW: torch.Tensor, instructions: list[str], robot: str, state_BTP: torch.Tensor | None = None
+    ) -> Prediction:
+        """uint8 images and one instruction a row (and the measured state, for policies that look at it) to actions in [-1, 1] and plans."""
         raise NotImplementedError
 
     @torch.no_grad()
     def predict(
-        self, images_BVTCHW: torch.Tensor, instructions: Sequence[str], robot: str | None = None
+        self,
+        images_BVTCHW: torch.Tensor,
+        instructions: Sequence[str],
+        robot: str | None = None,
+        state_BTP: torch.Tensor | None = None,
     ) -> tuple[np.ndarray, list[str]]:
         """uint8 images and one instruction a row to actions (B, H, A) float32 in robot units, inside the action space's bounds
-        (binary dims at one of theirs), and the plan written before each (empty texts where the head writes none). robot: may be left out where there is only one."""
+        (binary dims at one of theirs), and the plan written before each (empty texts where the head writes none). robot: may be left out where there is only one.
+        state_BTP: measured state in robot units, for policies whose contract has a ``state_dim``; others leave it unread."""
         name = pick(self.contracts, robot)
-        made = self.plan_and_act(images_BVTCHW.to(self.device), list(instructions), name)
+        state = None if state_BTP is None else state_BTP.to(self.device)
+        made = self.plan_and_act(images_BVTCHW.to(self.device), list(instructions), name, state)
         actions = self.normaliser(name).inverse(made.unit_BHA.float().to(self.device)).cpu().numpy()
         space = self.contracts[name].action_space
         low, high = np.array(space.low, np.float32), np.array(space.high, np.float32)
@@ -122,9 +132,15 @@ class PolicyModule(lightning.LightningModule):
         actions = np.where(decisions & (actions > (low + high) / 2), high, np.where(decisions, low, np.clip(actions, low, high)))
         return actions, made.plans or [""] * len(actions)
 
-    def act(self, images_BVTCHW: torch.Tensor, instructions: Sequence[str], robot: str | None = None) -> np.ndarray:
+    def act(
+        self,
+        images_BVTCHW: torch.Tensor,
+        instructions: Sequence[str],
+        robot: str | None = None,
+        state_BTP: torch.Tensor | None = None,
+    ) -> np.ndarray:
         """The actions of ``predict``."""
-        return self.predict(images_BVTCHW, instructions, robot)[0]
+        return self.predict(images_BVTCHW, instructions, robot, state_BTP)[0]
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Weighted sum of the mean robot loss and the mean web loss."""

@@ -1,4 +1,4 @@
-"""Open loop: a policy's actions on recorded frames beside the recorded ones, and beside two policies that see nothing."""
+"""Open loop: a policy's actions on recorded frames beside the recorded ones, and beside policies that see nothing."""
 
 from __future__ import annotations
 
@@ -22,30 +22,31 @@ from vla.data.samples import cut_frame, decode_image, read_json, read_steps
 
 @dataclass
 class Trajectory:
-    """One episode: recorded and predicted (T, A) in robot units (of a chunk, the first action), and the error of whole chunks (N, A), N the
-    steps inside the episode that any chunk spoke of."""
+    """One episode: recorded and predicted (T, A) in robot units (of a chunk, the first action)."""
 
     key: str
     instruction: str
     recorded: np.ndarray
     predicted: np.ndarray
-    chunk_error: np.ndarray
 
 
 @dataclass
 class OfflineResult:
-    """Means over all frames, per dim: errors in robot units of the policy (first action; whole chunk), of always giving the mean action of the
-    training data, and of repeating the last recorded action; same_bin: share of numbers in the recorded number's bin (256 uniform ones)."""
+    """Means over all frames. errors: who -> (A,) absolute errors in robot units, of first actions and (", chunk") of whole chunks as far as the episode
+    goes: the policy; the mean action of the training data; the last recorded action, held (before the first one: the mean); the present state, where
+    state and action have the same names (absolute targets). same_bin: share of the policy's numbers in the recorded number's bin (256 uniform ones)."""
 
     names: tuple[str, ...]
     frames: int
-    l1: np.ndarray
-    chunk_l1: np.ndarray
-    mean_l1: np.ndarray
-    repeat_l1: np.ndarray
+    errors: dict[str, np.ndarray]
     same_bin: np.ndarray
     range: np.ndarray
     trajectories: list[Trajectory]
+
+    @property
+    def l1(self) -> np.ndarray:
+        """The first action's error."""
+        return self.errors["policy"]
 
     @property
     def l1_share(self) -> np.ndarray:
@@ -73,8 +74,14 @@ def offline(
     contract = policy.contract
     space, horizon = contract.action_space, contract.horizon
     bins = UniformBins(256, action_dim=space.dim)
+    mean = (
+        contract.statistics["actions"]["mean"]
+        if contract.statistics.get("actions")
+        else load_manifest(data)["statistics"]["actions"]["mean"]
+    )
+    absolute = tuple(load_manifest(data)["identity"]["source"].get("state", ())) == space.names
     found: list[Trajectory] = []
-    repeats: list[np.ndarray] = []
+    missed: dict[str, list[np.ndarray]] = {}
     for meta, steps, sample in track(islice(_episodes(Path(data), split), episodes), "offline", disable=not progress):
         actions, length = steps["actions"], len(steps["actions"])
         if actions.shape[1] != space.dim:
@@ -85,37 +92,43 @@ def offline(
         frames = torch.from_numpy(np.array(views))  # V T C H W
         past = torch.arange(length)[:, None] - torch.arange(contract.history - 1, -1, -1)
         images = frames[:, past.clamp(min=0)].transpose(0, 1)
-        chunks = np.concatenate(
-            [policy.act(images[k : k + batch], [meta["instruction"]] * len(images[k : k + batch])) for k in range(0, length, batch)]
-        )
+        felt = {}
+        if contract.state_dim:
+            if "state" not in steps or steps["state"].shape[1] != contract.state_dim:
+                raise DataError(
+                    f"{data}: the policy looks at a state of {contract.state_dim} numbers, this data has another or none"
+                )
+            felt = {"state_BTP": torch.from_numpy(steps["state"])[past.clamp(min=0)].float()}
+        parts = [slice(k, k + batch) for k in range(0, length, batch)]
+        told = [meta["instruction"]] * length
+        chunks = np.concatenate([policy.act(images[p], told[p], **{k: v[p] for k, v in felt.items()}) for p in parts])
         ahead = np.arange(length)[:, None] + np.arange(horizon)
-        error = np.abs(chunks - actions[np.minimum(ahead, length - 1)])[ahead < length]
-        found.append(Trajectory(sample["__key__"], meta["instruction"], actions, chunks[:, 0], error))
-        repeats.append(np.abs(np.diff(actions, axis=0)))
+        true, inside = actions[np.minimum(ahead, length - 1)], ahead < length
+        found.append(Trajectory(sample["__key__"], meta["instruction"], actions, chunks[:, 0]))
+        guesses = {
+            "policy": chunks,
+            "mean action": np.broadcast_to(np.array(mean, np.float32), actions.shape)[:, None],
+            "last action": np.array([mean, *actions[:-1]], np.float32)[:, None],
+        }
+        for name, guess in (guesses | ({"present state": steps["state"][:, None]} if absolute else {})).items():
+            missed.setdefault(name, []).append(np.abs(guess[:, 0] - actions))
+            if horizon > 1:
+                missed.setdefault(f"{name}, chunk", []).append(np.abs(guess - true)[inside])
     recorded, predicted = (np.concatenate([getattr(t, k) for t in found]) for k in ("recorded", "predicted"))
-    mean = np.array(contract.statistics["actions"]["mean"]) if contract.statistics.get("actions") else recorded.mean(0)
     normal = copy.deepcopy(policy.normaliser).cpu()
     same = bins.index(normal(torch.from_numpy(predicted))) == bins.index(normal(torch.from_numpy(recorded)))
-    return OfflineResult(
-        space.names, len(recorded), np.abs(predicted - recorded).mean(0), np.concatenate([t.chunk_error for t in found]).mean(0),
-        np.abs(mean - recorded).mean(0), np.concatenate(repeats).mean(0), same.float().mean(0).numpy(),
-        np.array(space.high) - np.array(space.low), found,
-    )  # fmt: skip
+    means = {name: np.concatenate(parts).mean(0) for name, parts in missed.items()}
+    share = same.float().mean(0).numpy()
+    return OfflineResult(space.names, len(recorded), means, share, np.array(space.high) - np.array(space.low), found)
 
 
 def rows(result: OfflineResult) -> list[dict[str, str]]:
     """One printable row a dim, and their mean as shares of the ranges."""
     out = []
     for k, name in enumerate(result.names):
-        cells = {
-            "policy": result.l1[k],
-            "chunk": result.chunk_l1[k],
-            "mean action": result.mean_l1[k],
-            "last action": result.repeat_l1[k],
-        }
-        out.append({"dim": name, **{n: f"{v:.4g}" for n, v in cells.items()}, "same bin": f"{100 * result.same_bin[k]:.1f} %"})
-    shares = {"policy": result.l1, "chunk": result.chunk_l1, "mean action": result.mean_l1, "last action": result.repeat_l1}
-    mean = {n: f"{100 * float((v / result.range).mean()):.2f} %" for n, v in shares.items()}
+        cells = {n: f"{v[k]:.4g}" for n, v in result.errors.items()}
+        out.append({"dim": name, **cells, "same bin": f"{100 * result.same_bin[k]:.1f} %"})
+    mean = {n: f"{100 * float((v / result.range).mean()):.2f} %" for n, v in result.errors.items()}
     return [*out, {"dim": "mean, of range", **mean, "same bin": f"{100 * result.same_bin.mean():.1f} %"}]
 
 
@@ -160,7 +173,9 @@ def run_offline(policy_dir: Path, data: Path, split: str, episodes: int | None, 
     )
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        figures = {k: getattr(result, k).tolist() for k in ("l1", "chunk_l1", "mean_l1", "repeat_l1", "same_bin", "range")}
+        figures = {
+            "errors": {k: v.tolist() for k, v in result.errors.items()}, "same_bin": result.same_bin.tolist(), "range": result.range.tolist(),
+        }  # fmt: skip
         each = [
             {"key": t.key, "instruction": t.instruction, "l1": np.abs(t.predicted - t.recorded).mean(0).tolist()}
             for t in result.trajectories

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from vla.decoders.text import PROMPT, FreeText, continuation, text_loss, write
 from vla.heads.base import Prediction
 from vla.module import Losses, PolicyModule
 from vla.optim import OptimConfig
+from vla.proprioception import StateEncoder
 from vla.schema import Batch
 
 
@@ -27,11 +29,12 @@ class VLAPolicy(PolicyModule):
 
     Args:
         decoder, head: slots. vision, connector: slots too, and none of them beside a decoder that is a whole vision-language model.
+        state: look at the robot's measured state too (one more token, see ``StateEncoder``).
         normalise, normalise_dims: how robot units become [-1, 1], and exceptions by dim, see ``Normaliser``. robot_weight, web_weight: weights of the two mean losses in the sum.
         contracts, tokenizer, optim, steps, chunks, words, folder: wired by training or loading.
 
     Raises:
-        ConfigError: vision or connector is missing, or given beside a whole vision-language model.
+        ConfigError: vision or connector is missing, or given beside a whole vision-language model; state is asked for and cannot be had.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class VLAPolicy(PolicyModule):
         normalise_dims: dict[str, Mode] | None = None,
         web_weight: float = 1.0,
         robot_weight: float = 1.0,
+        state: bool = False,
         *,
         contracts: dict[str, Contract],
         tokenizer: Any = None,
@@ -64,8 +68,15 @@ class VLAPolicy(PolicyModule):
         if self.vision is not None:
             widths = {"in_width": self.vision.width, "out_width": self.decoder.width}
             self.connector = build("connector", connector, "policy.connector", decoder=self.decoder, **widths)
+        if state and self.decoder.whole:
+            raise ConfigError(
+                "policy.state=true: a whole vision-language model has no place for it; compose vision and decoder instead"
+            )
         self.heads, self.views_VTD = nn.ModuleList(), nn.ParameterDict()  # a robot's place among the contracts is its number
+        self.states = nn.ModuleList()
         for name, contract in self.contracts.items():
+            if state:
+                self.states.append(StateEncoder(contract.statistics.get("state"), contract.history, self.decoder.width))
             space, normaliser = contract.action_space, self.normaliser(name)
             seen = None if chunks is None or name not in chunks else normaliser(chunks[name])
             self.heads.append(build(
@@ -75,6 +86,9 @@ class VLAPolicy(PolicyModule):
             views = len(contract.cameras) * contract.history
             if views > 1 and self.vision is not None:  # which camera, which moment; a single picture needs no name
                 self.views_VTD[str(len(self.heads) - 1)] = nn.Parameter(torch.randn(views, self.decoder.width) * 0.02)
+        self.contracts = {
+            n: replace(c, state_dim=len(c.statistics["state"]["mean"]) if state else 0) for n, c in self.contracts.items()
+        }
         self.decoder.settle(sorted({row for h in self.heads for row in getattr(h, "new_rows", [])}))
 
     def head(self, robot: str | None = None) -> Any:
@@ -91,8 +105,8 @@ class VLAPolicy(PolicyModule):
 
     # -- the forward line -------------------------------------------------------------------------------------------------------
 
-    def prefix(self, images_BVTCHW: torch.Tensor, robot: str | None = None) -> Prefix:
-        """uint8 images to what the decoder knows of them: every view and frame in order. robot: whose cameras they are; none: the web's."""
+    def prefix(self, images_BVTCHW: torch.Tensor, robot: str | None = None, state_BTP: torch.Tensor | None = None) -> Prefix:
+        """uint8 images to what the decoder knows of them: every view and frame in order, then the state. robot: whose they are; none: the web's."""
         if self.vision is None or self.connector is None:
             return self.decoder.see(images_BVTCHW)
         b, v, t = images_BVTCHW.shape[:3]
@@ -101,6 +115,8 @@ class VLAPolicy(PolicyModule):
         if v * t > 1:
             tokens = tokens + self.views_VTD[str(self._number(robot))][None, :, None]
         tokens = tokens.flatten(1, 2)
+        if self.states and robot is not None:
+            tokens = torch.cat([tokens, self.states[self._number(robot)](state_BTP)], 1)
         if getattr(self.connector, "crosses", False):
             return Prefix(tokens[:, :0], memory_BMD=tokens)
         return Prefix(tokens)
@@ -110,7 +126,7 @@ class VLAPolicy(PolicyModule):
         out = Losses()
         for part in batch.robots:
             unit_KHA = self.normaliser(part.robot)(part.actions_KHA)
-            prefix = self.prefix(part.images_BVTCHW, part.robot)
+            prefix = self.prefix(part.images_BVTCHW, part.robot, part.state_BTP)
             out.robots.append(self.head(part.robot).loss(self.decoder, prefix, part, unit_KHA))
         if batch.web is not None:
             tok = self.decoder.tokenizer
@@ -120,9 +136,11 @@ class VLAPolicy(PolicyModule):
             out.web = text_loss(self.decoder, prefix, batch.web.owner_K, prompts, answers, batch.web.sees_K)
         return out
 
-    def plan_and_act(self, images_BVTCHW: torch.Tensor, instructions: list[str], robot: str) -> Prediction:
+    def plan_and_act(
+        self, images_BVTCHW: torch.Tensor, instructions: list[str], robot: str, state_BTP: torch.Tensor | None = None
+    ) -> Prediction:
         """See ``PolicyModule``."""
-        return self.head(robot).predict(self.decoder, self.prefix(images_BVTCHW, robot), instructions)
+        return self.head(robot).predict(self.decoder, self.prefix(images_BVTCHW, robot, state_BTP), instructions)
 
     @torch.no_grad()
     def answer(self, images_BCHW: torch.Tensor, questions: Sequence[str], max_tokens: int = 24) -> list[str]:

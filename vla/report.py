@@ -57,13 +57,16 @@ def default_environment(contract: Any) -> tuple[dict[str, Any], list[str]]:
 
 def evaluate_and_show(
     policy_dir: Path, env_id: str, skills: list[str], episodes: int, seed: int, out: Path | None, batch: int, overrides: list[str], robot: str | None = None,
+    against: Path | None = None,
 ) -> None:  # fmt: skip
-    """``vla eval``: load, roll out, print the table, write results, sheet and animation."""
+    """``vla eval``: load, roll out, print the table, write results, sheet and animation; against: another policy's results of the same episodes."""
     from omegaconf import OmegaConf
 
     from vla.film import save_films
     from vla.policy import VLAPolicy
+    from vla.suites import averages, mcnemar, read_results
 
+    theirs = read_results(against) if against else None
     policy = VLAPolicy.load(policy_dir).robot(robot)
     options, known = default_environment(policy.contract) if env_id == "vla/Tabletop-v0" else ({}, [])
     merged = OmegaConf.merge(OmegaConf.create(options), OmegaConf.from_dotlist(overrides))
@@ -72,6 +75,13 @@ def evaluate_and_show(
         policy, env_id, env, episodes, skills or known, out / "results.json" if out else None, batch, 12 if out else 0, seed
     )
     print_table(table_rows({str(policy_dir): results}), f"{env_id}, seeds from {seed}")
+    for suite, share in averages(results).items():
+        Console().print(f"{suite}: {100 * share:.1f} % on average over its columns")
+    if theirs is not None:
+        m = mcnemar(results, theirs)
+        Console().print(
+            f"paired with {against}: {m['only_ours']} episodes won only here, {m['only_theirs']} only there, p = {m['p']:.3g} (McNemar, exact)"
+        )
     if out:
         for path in save_films(films, results, out / "rollouts"):
             Console().print(f"wrote {path}")

@@ -87,7 +87,9 @@ class RT1Policy(PolicyModule):
             out.robots.append(HeadLoss(*flat(loss, part.mask_KH), self.codec.value(best), right))
         return out
 
-    def plan_and_act(self, images_BVTCHW: torch.Tensor, instructions: list[str], robot: str) -> Prediction:
-        """See ``PolicyModule``."""
+    def plan_and_act(
+        self, images_BVTCHW: torch.Tensor, instructions: list[str], robot: str, state_BTP: torch.Tensor | None = None
+    ) -> Prediction:
+        """See ``PolicyModule``; RT-1 does not look at the state."""
         owner = torch.arange(len(instructions), device=images_BVTCHW.device)
         return Prediction(self.codec.value(self.logits(images_BVTCHW, owner, instructions).argmax(-1)))

@@ -128,7 +128,7 @@ def start_from(policy: Any, directory: str | Path) -> None:
     Raises:
         DataError: the two do not have the same vision, connector and decoder.
     """
-    given = {n: t for n, t in _read_weights(Path(directory)).items() if not n.startswith(("heads.", "views_VTD."))}
+    given = {n: t for n, t in _read_weights(Path(directory)).items() if not n.startswith(("heads.", "views_VTD.", "states."))}
     state = policy.state_dict()
     renamed = {plain_name(n): n for n in state}  # adapters put weights one level deeper
     weights = {n if n in state else renamed.get(n, n): t for n, t in given.items()}

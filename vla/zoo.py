@@ -63,7 +63,7 @@ def example_batch(contracts: dict[str, Any], rows: int, segments: int, plans: bo
             robot=robot, images_BVTCHW=torch.randint(0, 256, shape, dtype=torch.uint8), instructions=["pick the red apple"] * count,
             plans=["128 128" if plans else ""] * count, actions_KHA=low + torch.rand((count, contract.horizon, space.dim)) * (high - low),
             mask_KH=torch.ones((count, contract.horizon), dtype=torch.bool), owner_K=torch.arange(rows).repeat_interleave(segments),
-            sources=[robot] * rows,
+            sources=[robot] * rows, state_BTP=torch.zeros((rows, contract.history, contract.state_dim)) if contract.state_dim else None,
         ))  # fmt: skip
     return Batch(parts)
 
@@ -86,7 +86,7 @@ def measure(path: str, overrides: list[str], steps: int, device: str) -> dict[st
         tokenizer = run_tokenizer(config, words, Path(folder))
     policy = build("policy", config.policy, contracts=contracts, tokenizer=tokenizer, words=words, optim=config.optim).to(device)
     batch = example_batch(
-        contracts, config.train.batch_size, config.data.window.segments, bool(config.policy.get("head", {}).get("plan"))
+        policy.contracts, config.train.batch_size, config.data.window.segments, bool(config.policy.get("head", {}).get("plan"))
     )
     batch = batch.to(device)
     total, learning = trainable(policy)
@@ -106,9 +106,10 @@ def measure(path: str, overrides: list[str], steps: int, device: str) -> dict[st
     policy.eval()
     first = batch.robots[0]
     one, text, name = first.images_BVTCHW[:1], first.instructions[:1], first.robot
+    felt = None if first.state_BTP is None else first.state_BTP[:1]
     with torch.no_grad():
-        prefix = policy.prefix(one, name).tokens_BND.shape[1] if hasattr(policy, "prefix") else None
-        acts = _timed(lambda: policy.act(one, text, name), steps)
+        prefix = policy.prefix(one, name, felt).tokens_BND.shape[1] if hasattr(policy, "prefix") else None
+        acts = _timed(lambda: policy.act(one, text, name, felt), steps)
     cuda = device.startswith("cuda")
     memory = torch.cuda.max_memory_allocated() / 2**20 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {

@@ -40,15 +40,15 @@ class Normaliser(nn.Module):
             own = "bounds" if name in space.binary else (dims or {}).get(name, mode)
             if own not in ("bounds", "identity") and not statistics:
                 raise ValueError(f"normalise: {own!r} needs action statistics; the data set's manifest has none, use 'bounds'")
-            ends = (
+            both = (
                 (space.low[k], space.high[k])
                 if own == "bounds"
                 else (-1.0, 1.0)
                 if own == "identity"
-                else _ends(statistics or {}, own, k)
+                else ends(statistics or {}, own, k)
             )
-            low.append(ends[0])
-            high.append(ends[1])
+            low.append(both[0])
+            high.append(both[1])
         bottom, top = torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
         centre, half = (top + bottom) / 2, (top - bottom) / 2
         half = torch.where(half * 2 < _TINY, torch.ones_like(half), half)
@@ -69,8 +69,8 @@ class Normaliser(nn.Module):
         return unit * self.half_A + self.centre_A
 
 
-def _ends(statistics: dict[str, Any], mode: Mode, k: int) -> tuple[float, float]:
-    """What becomes -1 and 1."""
+def ends(statistics: dict[str, Any], mode: Mode, k: int) -> tuple[float, float]:
+    """What becomes -1 and 1 of column ``k``, robot units."""
     whole = statistics["min"][k], statistics["max"][k]
     if mode == "min_max":
         return whole

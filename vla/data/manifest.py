@@ -77,6 +77,7 @@ def merge(
     """
     rows: list[dict[str, Any]] = []
     words: Counter[str] = Counter()
+    shown: Counter[str] = Counter()  # pictures on the tabletop, as concept:style
     cameras: set[str] = set()
     bad: list[dict[str, Any]] = []
     pools: dict[str, list[Path]] = {}
@@ -84,6 +85,7 @@ def merge(
         part = json.loads((out / ".parts" / f"{name}.json").read_text(encoding="utf-8"))
         rows.append(part["row"])
         words.update(part["words"])
+        shown.update(part["shown"])
         cameras |= set(part["cameras"])
         bad += part["bad"]
         for field in ("actions", "state"):
@@ -116,6 +118,7 @@ def merge(
         "action_space": bounded(source.action_space, found["actions"]).to_dict() if source.action_space else None,
         "statistics": found,
         "words": dict(sorted(words.items())),
+        "shown": dict(sorted(shown.items())),
     }
 
 

@@ -18,6 +18,7 @@ import webdataset as wds
 from rich.progress import Progress
 
 from vla.config import Slot, build, check, load_config, override
+from vla.data.fleet import on_ray
 from vla.data.manifest import NAME, DataError, load_manifest, merge, sha256, write_json
 from vla.data.samples import check_episode, episode_to_sample, web_to_sample
 from vla.schema import ActionSpace, Episode, WebSample
@@ -52,6 +53,7 @@ def _texts(item: Episode | WebSample) -> Iterator[str]:
 def _write_shard(source: Source, first: int, last: int, path: Path, skip_bad: bool) -> None:
     """Write samples first..last-1 as one tar under a temporary name, rename, and note what was written (and what was bad) beside it."""
     words: Counter[str] = Counter()
+    shown: Counter[str] = Counter()
     actions, states, cameras, steps, samples = [], [], set(), 0, 0
     bad: list[dict[str, Any]] = []
     temporary = path.with_suffix(".tmp")
@@ -74,6 +76,7 @@ def _write_shard(source: Source, first: int, last: int, path: Path, skip_bad: bo
                 actions.append(item.actions)
                 states += [item.state] if item.state is not None else []
                 cameras |= set(item.images)
+                shown.update(item.info.get("art", []))
                 steps += len(item.actions)
                 writer.write(episode_to_sample(item))
             else:
@@ -86,18 +89,20 @@ def _write_shard(source: Source, first: int, last: int, path: Path, skip_bad: bo
     for field, values in arrays.items():
         np.save(part.parent / f"{part.name}.{field}.npy", values, allow_pickle=False)  # whole before the part's .json is
     temporary.replace(path)
-    write_json(part.with_suffix(".json"), {"row": row, "words": dict(words), "cameras": sorted(cameras), "bad": bad})
+    write_json(
+        part.with_suffix(".json"), {"row": row, "words": dict(words), "shown": dict(shown), "cameras": sorted(cameras), "bad": bad}
+    )
 
 
 def pack(
     source: Source, out: str | Path, shard_size: int = 200, val_fraction: float = 0.05, progress: bool = True, workers: int = 0,
-    skip_bad: bool = False, max_bad: float = 0.1,
+    skip_bad: bool = False, max_bad: float = 0.1, ray: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write every sample of ``source`` under ``out``; finished shards are kept when an interrupted call is repeated.
 
     Args:
         shard_size: samples a shard. val_fraction: share of shards (evenly spread, at least one if there are two) kept for validation.
-        workers: processes; 0: this one alone. The result does not depend on it. skip_bad: leave bad samples out and list them in
+        workers: processes; 0: this one alone. ray: a Ray cluster instead, see ``vla.data.fleet``. The result depends on neither. skip_bad: leave bad samples out and list them in
         ``quarantine.json``; max_bad: the share of them above which the data set is refused all the same.
 
     Returns:
@@ -106,7 +111,7 @@ def pack(
     Raises:
         DataError: zero samples, ``out`` holds another source's shards, or too many samples are bad.
     """
-    out, total = Path(out), len(source)
+    out, total = Path(out).absolute() if ray else Path(out), len(source)
     if total == 0:
         raise DataError(f"{out}: the source has zero episodes or samples; nothing to pack")
     identity = {"source": source.describe(), "shard_size": shard_size, "val_fraction": val_fraction, "samples": total}
@@ -131,7 +136,7 @@ def pack(
     open_jobs = [j for j in jobs if not ((parts / f"{j[3].stem}.json").is_file() and j[3].is_file())]
     with Progress(*Progress.get_default_columns(), "{task.completed}/{task.total}", disable=not progress) as bar:
         task = bar.add_task(f"pack {out.name}", total=total, completed=total - sum(j[2] - j[1] for j in open_jobs))
-        for job in _done(open_jobs, workers):
+        for job in on_ray(_write_shard, open_jobs, ray, workers) if ray else _done(open_jobs, workers):
             bar.advance(task, job[2] - job[1])
     manifest = merge(source, out, names, identity, val_fraction, max_bad)
     write_json(out / NAME, manifest)
@@ -170,6 +175,7 @@ class PackConfig:
 
 def pack_from(
     source: Path, out: Path, overrides: list[str], workers: int = 0, skip_bad: bool = False, skip_missing: bool = False, max_bad: float = 0.1,
+    ray: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """``vla pack``: SOURCE is a YAML that names a source, or a robot data set itself; read, validate, pack."""
     if source.suffix in (".yaml", ".yml"):
@@ -181,4 +187,4 @@ def pack_from(
         data["source"]["skip_missing"] = True
     config = check(data, PackConfig, "")
     made = build("source", config.source)
-    return pack(made, out, config.shard_size, config.val_fraction, True, workers, skip_bad, max_bad)
+    return pack(made, out, config.shard_size, config.val_fraction, True, workers, skip_bad, max_bad, ray)

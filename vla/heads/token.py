@@ -26,17 +26,17 @@ class TokenHead(nn.Module):
     Args:
         codec: slot: chunks of actions to symbols and back (uniform or quantile bins, FAST). assign: which token ids mean the symbols,
         see ``ActionVocabulary``. plan: write the step's plan before the action (chain of thought, section 4.4): ``<plan> Action: 1 128 …``; the
-        plan is decoded freely, the action from legal tokens only. plan_word: what stands before a plan ("Plan:", or nothing).
-        plan_tokens: at most so many for the plan. ids: for ``overwrite``: which ids (written by saving; else they are counted).
+        plan is decoded freely, the action from legal tokens only. plan_optional: rows without a plan go straight to "Action:" (robots with
+        plans beside robots without); else they are an error. plan_word: what stands before a plan ("Plan:", or nothing). plan_tokens: at most so many. ids: for ``overwrite``: which ids (written by saving; else they are counted).
     """
 
     def __init__(
         self, codec: Annotated[dict[str, Any], Slot("codec")] | None = None, assign: Assignment = "integers", plan: bool = False, plan_word: str = "",
-        plan_tokens: int = 8, ids: list[int] | None = None, *, decoder: Any, action_dim: int, horizon: int, quantiles: torch.Tensor | None = None,
+        plan_tokens: int = 8, plan_optional: bool = False, ids: list[int] | None = None, *, decoder: Any, action_dim: int, horizon: int, quantiles: torch.Tensor | None = None,
         chunks: torch.Tensor | None = None, words: Counter[str] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.plan, self.plan_word, self.plan_tokens = plan, plan_word, plan_tokens
+        self.plan, self.plan_word, self.plan_tokens, self.plan_optional = plan, plan_word, plan_tokens, plan_optional
         self.codec = build(
             "codec",
             codec or {"name": "uniform"},
@@ -111,10 +111,12 @@ class TokenHead(nn.Module):
         """Token ids that stand before each action: nothing, or the plan and the word "Action:"."""
         if not self.plan:
             return [[] for _ in plans]
-        if not all(plans):
-            raise ValueError("head.plan=true needs a plan for every step; this data has none: set head.plan to false")
+        if not self.plan_optional and not all(plans):
+            raise ValueError(
+                "head.plan=true needs a plan for every step; some of this data has none: set head.plan to false, or head.plan_optional to true"
+            )
         before = f" {self.plan_word}" if self.plan_word else ""
-        return [list(continuation(decoder.tokenizer, f"{before} {p} {ACTION_WORD}")) for p in plans]
+        return [list(continuation(decoder.tokenizer, f"{before}{' ' + p if p else ''} {ACTION_WORD}")) for p in plans]
 
     def predict(self, decoder: Decoder, prefix: Prefix, instructions: list[str]) -> Prediction:
         """Greedy; the plan free, the action from legal tokens only."""

@@ -17,27 +17,33 @@ WRIST_VIEW = 0.22  # m
 _SUPERSAMPLE = 2
 _ANGLE_STEP = math.radians(3)
 
-TABLES = {  # name -> base colour; the last three are kept for generalisation suites
+TABLES = {  # name -> base colour; those behind the first seven are kept for generalisation suites
     "white": (244, 243, 240), "cream": (247, 240, 226), "mint": (232, 243, 236), "sky": (231, 239, 247),
     "rose": (247, 234, 235), "grey": (229, 230, 232), "lilac": (239, 234, 246),
     "walnut": (150, 111, 77), "slate": (96, 105, 118), "felt": (66, 120, 84),
+    "peach": (250, 226, 208), "lemon": (247, 244, 206), "ice": (214, 240, 244),
 }  # fmt: skip
 TRAIN_TABLES = tuple(TABLES)[:7]
+DARK_TABLES, LIGHT_TABLES = tuple(TABLES)[7:10], tuple(TABLES)[10:]  # held out: hard and easy
 TEXTURES = ("plain", "grain", "dots", "checks")
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a table looks: a name of ``TABLES``, one of ``TEXTURES``, and the texture's seed."""
+    """How a scene looks: a name of ``TABLES``, one of ``TEXTURES``, and the texture's seed; light: brightness; zoom and shift (m, to the right and up):
+    how the top camera is off its place."""
 
     table: str = "white"
     texture: str = "plain"
     seed: int = 0
+    light: float = 1.0
+    zoom: float = 1.0
+    shift: tuple[float, float] = (0.0, 0.0)
 
 
-def sample_look(rng: np.random.Generator) -> Look:
-    """A training-set look."""
-    table = TRAIN_TABLES[int(rng.integers(len(TRAIN_TABLES)))]
+def sample_look(rng: np.random.Generator, tables: tuple[str, ...] = TRAIN_TABLES) -> Look:
+    """A look of the training set, or on one of other ``tables``."""
+    table = tables[int(rng.integers(len(tables)))]
     return Look(table, TEXTURES[int(rng.integers(len(TEXTURES)))], int(rng.integers(64)))
 
 
@@ -118,7 +124,18 @@ def _paste(canvas: Image.Image, sprite: Image.Image, cx: float, cy: float) -> No
 
 def render_top(items: list[Item], gripper: Gripper, look: Look, size: int) -> np.ndarray:
     """What the top camera sees: (size, size, 3) uint8, x to the right, y upwards."""
-    return np.asarray(_draw(items, gripper, look, size * _SUPERSAMPLE).reduce(_SUPERSAMPLE))
+    return np.asarray(_through_camera(_draw(items, gripper, look, size * _SUPERSAMPLE), look).reduce(_SUPERSAMPLE))
+
+
+def _through_camera(canvas: Image.Image, look: Look) -> Image.Image:
+    """Moved, closer or further, darker or brighter."""
+    if look.zoom != 1.0 or look.shift != (0.0, 0.0):
+        px = canvas.width
+        step, centre = 1 / look.zoom, px / 2
+        dx, dy = look.shift[0] * px / VIEW, -look.shift[1] * px / VIEW
+        place = (step, 0.0, centre - step * centre + dx, 0.0, step, centre - step * centre + dy)
+        canvas = canvas.transform((px, px), Image.Transform.AFFINE, place, Image.Resampling.BILINEAR, fillcolor=(70, 70, 74))
+    return canvas if look.light == 1.0 else canvas.point(lambda v: min(255, round(v * look.light)))
 
 
 def _draw(items: list[Item], g: Gripper, look: Look, px: int) -> Image.Image:

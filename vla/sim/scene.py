@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +62,19 @@ def _positions(n: int, rng: np.random.Generator) -> np.ndarray:
                     return np.round(np.array(points), 6)
 
 
+def lay(chosen: list[str], n_tiles: int, art: Callable[[str], str], rng: np.random.Generator) -> World:
+    """These concepts somewhere on a table, the first ``n_tiles`` as tiles, the others as cards, and a gripper somewhere above it. art: concept key to
+    its style."""
+    items = []
+    for n, (key, (x, y)) in enumerate(zip(chosen, _positions(len(chosen), rng), strict=True)):
+        style = art(key)
+        yaw = float(np.round(rng.uniform(-0.3, 0.3), 6)) if n < n_tiles else 0.0
+        items.append(Item(key, style, "tile" if n < n_tiles else "card", float(x), float(y), yaw))
+    gx, gy = np.round(rng.uniform(-0.24, 0.24, 2), 6)
+    z = round(float(rng.uniform(0.06, HOVER_Z)), 6)
+    return World(items, Gripper(float(gx), float(gy), z, aperture=float(rng.integers(2))))
+
+
 def sample_world(config: SceneConfig, rng: np.random.Generator) -> World:
     """A table with distinct concepts and a gripper somewhere above it."""
     n_tiles = int(rng.integers(config.tiles[0], config.tiles[1] + 1))
@@ -70,15 +84,8 @@ def sample_world(config: SceneConfig, rng: np.random.Generator) -> World:
         by_key.setdefault(key, []).append(style)
     if n_tiles + n_cards > len(by_key):
         raise ValueError(f"scene needs {n_tiles + n_cards} distinct concepts but only {len(by_key)} have allowed art")
-    chosen = rng.choice(sorted(by_key), n_tiles + n_cards, replace=False)
-    items = []
-    for n, (key, (x, y)) in enumerate(zip(chosen, _positions(len(chosen), rng), strict=True)):
-        style = by_key[str(key)][int(rng.integers(len(by_key[str(key)])))]
-        yaw = float(np.round(rng.uniform(-0.3, 0.3), 6)) if n < n_tiles else 0.0
-        items.append(Item(str(key), style, "tile" if n < n_tiles else "card", float(x), float(y), yaw))
-    gx, gy = np.round(rng.uniform(-0.24, 0.24, 2), 6)
-    z = round(float(rng.uniform(0.06, HOVER_Z)), 6)
-    return World(items, Gripper(float(gx), float(gy), z, aperture=float(rng.integers(2))))
+    chosen = [str(k) for k in rng.choice(sorted(by_key), n_tiles + n_cards, replace=False)]
+    return lay(chosen, n_tiles, lambda key: by_key[key][int(rng.integers(len(by_key[key])))], rng)
 
 
 def sample_tasks(

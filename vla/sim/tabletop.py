@@ -10,6 +10,7 @@ import numpy as np
 from vla.sim.layouts import LAYOUTS, to_command
 from vla.sim.render import Look, render_top, render_wrist, sample_look
 from vla.sim.scene import SceneConfig, sample_tasks
+from vla.sim.suites import CELLS, sample_cell
 from vla.sim.tasks import Task
 from vla.sim.world import HALF_TABLE, HOVER_Z, TILT_LIMIT, World
 
@@ -60,25 +61,30 @@ class Tabletop(gym.Env[dict[str, Any], np.ndarray]):
         self.observation_space = gym.spaces.Dict(
             images=gym.spaces.Dict(dict.fromkeys(self.cameras, image)),
             state=gym.spaces.Box(floor, bound),
-            instruction=gym.spaces.Text(200, charset=frozenset("abcdefghijklmnopqrstuvwxyz -’'.")),
+            instruction=gym.spaces.Text(
+                200, charset=frozenset("abcdefghijklmnopqrstuvwxyz -’'.&" + "áàâãäåæçéèêëíìîïñóòôõöøœúùûüýÿß")
+            ),
         )
         self.world: World
         self.task: Task
         self.look: Look
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A new scene and task. ``options={"skill": name}`` fixes the skill; ``{"recording": [...]}``, from a recorded episode's info, gives the
-        scene it began with."""
+        """A new scene and task. ``options={"skill": name}`` fixes the skill, or names a cell of ``vla.sim.suites``; ``{"recording": [...]}``, from a recorded
+        episode's info, gives the scene it began with."""
         super().reset(seed=seed)
         options = options or {}
         if "recording" in options:
             begin, index, alternatives = options["recording"]
             rng = np.random.default_rng([begin, index])
             self.world, (self.task, *_) = sample_tasks(self.scene, rng, 1 + alternatives)
+            self.look = sample_look(rng)
+        elif options.get("skill") in CELLS:
+            self.world, self.task, self.look = sample_cell(str(options["skill"]), self.scene, self.np_random)
         else:
-            rng = self.np_random
-            self.world, (self.task,) = sample_tasks(self.scene, rng, 1, options.get("skill"))
-        self.look = sample_look(rng)
+            self.world, (self.task,) = sample_tasks(self.scene, self.np_random, 1, options.get("skill"))
+            self.look = sample_look(self.np_random)
+        self._asked = str(options["skill"]) if options.get("skill") in CELLS else self.task.skill
         self._steps = self._clipped = self._early = 0
         self._success_at: int | None = None
         return self._observation(), self._info(False, False)
@@ -127,7 +133,7 @@ class Tabletop(gym.Env[dict[str, Any], np.ndarray]):
             "terminated_rightly": rightly,
             "early_terminations": self._early,
             "clipped": self._clipped,
-            "skill": self.task.skill,
+            "skill": self._asked,
         }
 
 

@@ -24,9 +24,12 @@ CATEGORY_OF_SUBGROUP = {
 }  # fmt: skip
 
 
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
 @dataclass(frozen=True)
 class Concept:
-    """One pictured thing. ``key`` is its Unicode code points in hex, e.g. ``1F34E``; ``category`` may be empty."""
+    """One pictured thing. ``key`` is its Unicode code points in hex, e.g. ``1F34E``; ``name`` as one says it; ``category`` may be empty."""
 
     key: str
     char: str
@@ -58,9 +61,19 @@ def concepts() -> dict[str, Concept]:
             if any(0x1F3FB <= p <= 0x1F3FF for p in points):
                 continue
             char, _version, name = rest.split("#", 1)[1].strip().split(" ", 2)
-            key = "-".join(f"{p:X}" for p in points)
-            found[key] = Concept(key, char, name.lower(), subgroup, CATEGORY_OF_SUBGROUP.get(subgroup, ""))
+            key = "-".join(f"{p:04X}" for p in points)
+            found[key] = Concept(key, char, spoken(name.lower()), subgroup, CATEGORY_OF_SUBGROUP.get(subgroup, ""))
     return found
+
+
+def spoken(name: str) -> str:
+    """A CLDR name as one says it: ``keycap: 3`` is three, ``flag: japan`` the flag of japan, ``man: white hair`` a man with white hair."""
+    kind, _, rest = name.partition(": ")
+    if kind == "keycap" and rest.isdigit() and int(rest) < len(NUMBERS):
+        return NUMBERS[int(rest)]
+    if kind == "flag":
+        return f"flag of {rest}"
+    return f"{kind} with {rest}" if kind in ("man", "woman", "person") and rest else name
 
 
 def object_concepts() -> list[Concept]:
@@ -70,7 +83,8 @@ def object_concepts() -> list[Concept]:
 
 @lru_cache(maxsize=1)
 def splits() -> dict[str, list[str]]:
-    """The committed split: ``robot`` and ``web_only`` concept keys, and ``held_out_art`` as ``key:style``."""
+    """The committed split: ``robot`` and ``web_only`` concept keys, ``held_out_art`` as ``key:style``, and groups of keys that only the web and the
+    emergent suites show: ``unseen`` (objects), ``digits``, ``icons``, ``flags``, ``people``."""
     return json.loads((Path(__file__).parent / "splits.json").read_text(encoding="utf-8"))
 
 
@@ -85,6 +99,15 @@ def robot_concepts(limit: int | None = None) -> list[Concept]:
         raise ValueError(f"concepts={limit}: the committed list has {len(keys)} robot concepts; give 1..{len(keys)}")
     table = concepts()
     return [table[k] for k in keys[:limit]]
+
+
+def country_of(concept: Concept) -> Country | None:
+    """The country of a flag; None for anything else."""
+    points = [int(p, 16) for p in concept.key.split("-")]
+    if len(points) != 2 or not all(0x1F1E6 <= p <= 0x1F1FF for p in points):
+        return None
+    code = "".join(chr(p - 0x1F1E6 + ord("A")) for p in points)
+    return next((c for c in countries() if c.code == code), None)
 
 
 def translated_name(concept: Concept, language: str) -> str:

@@ -15,30 +15,42 @@ from vla.sim.render import VIEW, background, draw_gripper, sample_look, tile_spr
 from vla.sim.world import HOVER_Z, Gripper
 from vla.web.knowledge import Concept, concepts, countries, keywords, robot_concepts, splits, translated_name
 from vla.web.pictures import STYLES, picture
+from vla.web.refer import LANGUAGES, kind_of, references
 
+WEB_GROUPS = ("unseen", "digits", "icons", "flags", "people")
+_ALIKE = 0.25  # share of larger scenes, where things are to be found, in which all but one are of a kind
 BINS = 256  # locations are written in the action vocabulary: 0..255 from left to right and from bottom to top
-LANGUAGES = {"es": "Spanish", "de": "German", "fr": "French"}
-TESTS = ("name", "where", "what_at", "kind", "count", "list", "hand", "fact")
+TESTS = ("name", "where", "what_at", "kind", "count", "list", "hand", "fact", "find")
 
 
 @dataclass(frozen=True)
 class WebConfig:
     """pictures: inclusive range per scene; singles: share of one-picture scenes; concepts: how many robot concepts are included;
-    web_only: whether the concepts no robot ever sees are included; facts: questions in words only a scene; on_table: share of scenes whose pictures are tiles on a table, mostly with the robot's hand above it
+    web_only: whether the objects no robot ever sees are included; groups: further groups of ``splits.json`` (``unseen``, ``digits``, ...); facts: questions
+    in words only a scene; find: questions a scene that say otherwise than by name what is to be found ("find the fruit."), answered with name and place; on_table: share of scenes whose pictures are tiles on a table, mostly with the robot's hand above it
     (RT-2 for Language-Table was co-trained to say where the arm is, too), instead of loose pictures; size: px."""
 
     pictures: tuple[int, int] = (1, 4)
     singles: float = 0.4
     concepts: int = 80
     web_only: bool = True
+    groups: tuple[str, ...] = ()
     facts: int = 1
+    find: int = 0
     on_table: float = 0.5
     size: int = 64
     styles: tuple[str, ...] = STYLES
 
+    def __post_init__(self) -> None:
+        unknown = [g for g in self.groups if g not in WEB_GROUPS]
+        if unknown:
+            raise ValueError(f"web.groups: unknown group {unknown[0]!r}; choose from {', '.join(WEB_GROUPS)}")
+
     def pool(self) -> list[str]:
         """Concept keys that may be shown."""
-        return [c.key for c in robot_concepts(self.concepts)] + (splits()["web_only"] if self.web_only else [])
+        more = [key for group in self.groups for key in splits()[group]]
+        keys = [c.key for c in robot_concepts(self.concepts)] + (splits()["web_only"] if self.web_only else []) + more
+        return list(dict.fromkeys(keys))
 
 
 @dataclass(frozen=True)
@@ -52,11 +64,27 @@ def _bin(value: float) -> int:
     return min(BINS - 1, max(0, math.floor(value * BINS)))
 
 
+def _odd_one_out(config: WebConfig, n: int, rng: np.random.Generator) -> np.ndarray:
+    """n concepts, all but one of a kind (as many as there are of it)."""
+    by_kind: dict[str, list[str]] = {}
+    for key in config.pool():
+        by_kind.setdefault(kind_of(concepts()[key]), []).append(key)
+    kinds = sorted(k for k, members in by_kind.items() if k and len(members) >= 2)
+    if not kinds or len(by_kind) < 2:
+        return rng.choice(config.pool(), n, replace=False)
+    kind = kinds[int(rng.integers(len(kinds)))]
+    others = [k for k in config.pool() if k not in by_kind[kind]]
+    alike = rng.choice(by_kind[kind], min(n - 1, len(by_kind[kind])), replace=False)
+    return np.append(alike, rng.choice(others))
+
+
 def _compose(config: WebConfig, rng: np.random.Generator) -> tuple[np.ndarray, list[_Shown], QA | None]:
     """A scene of distinct concepts: (S, S, 3) uint8, where each lies, and where the robot's hand is if one is to be seen."""
     low, high = config.pictures
     n = 1 if rng.random() < config.singles else int(rng.integers(low, high + 1))
     keys = rng.choice(config.pool(), n, replace=False)
+    if config.find and n >= 3 and rng.random() < _ALIKE:
+        keys = _odd_one_out(config, n, rng)
     px = config.size * 2
     on_table = rng.random() < config.on_table
     tint = tuple(int(v) for v in rng.integers(222, 256, 3))
@@ -105,9 +133,9 @@ def _ask(test: str, shown: list[_Shown], rng: np.random.Generator, one: _Shown |
     if test == "what_at":
         return QA(f"what is at {place}?", one.concept.name, test)
     if test == "kind":
-        return QA(f"what kind of thing is at {place}?", one.concept.category, test)
+        return QA(f"what kind of thing is at {place}?", kind_of(one.concept), test)
     if test == "count":
-        kinds = Counter(s.concept.category for s in shown)
+        kinds = Counter(kind_of(s.concept) for s in shown)
         if rng.random() < 0.5:
             return QA("how many pictures are there?", str(len(shown)), test)
         kind = sorted(kinds)[int(rng.integers(len(kinds)))]
@@ -115,6 +143,18 @@ def _ask(test: str, shown: list[_Shown], rng: np.random.Generator, one: _Shown |
     if test == "list":
         return QA("list everything from left to right.", ", ".join(s.concept.name for s in sorted(shown, key=lambda s: s.x)), test)
     return QA("what is this?", one.concept.name, "name")
+
+
+def _find(shown: list[_Shown], rng: np.random.Generator) -> QA:
+    """One picture to be found by something that fits it alone; kinds of knowledge come equally often, whatever their number of phrases."""
+    which = int(rng.integers(len(shown)))
+    by_test: dict[str, list[str]] = {}
+    for reference in references([s.concept.key for s in shown], which):
+        by_test.setdefault(reference.test, []).append(reference.text)
+    test = sorted(by_test)[int(rng.integers(len(by_test)))]
+    text = by_test[test][int(rng.integers(len(by_test[test])))]
+    one = shown[which]
+    return QA(f"find the {text}.", f"{one.concept.name} {_bin(one.x)} {_bin(one.y)}", f"find_{test}")
 
 
 def _fact(config: WebConfig, rng: np.random.Generator) -> QA:
@@ -133,7 +173,7 @@ def _fact(config: WebConfig, rng: np.random.Generator) -> QA:
     words = [w for w in keywords(concept) if w != concept.name]
     if choice == 2 and words:
         return QA(f"say a word that goes with {concept.name}.", words[int(rng.integers(len(words)))], "fact", False)
-    return QA(f"what kind of thing is {concept.name}?", concept.category, "fact", False)
+    return QA(f"what kind of thing is {concept.name}?", kind_of(concept), "fact", False)
 
 
 def make_web_sample(config: WebConfig, seed: int, index: int) -> WebSample:
@@ -149,5 +189,6 @@ def make_web_sample(config: WebConfig, seed: int, index: int) -> WebSample:
     others = ("kind", "count", "list", "what_at")
     qa += [_ask(others[int(rng.integers(len(others)))], shown, rng) for _ in range(2)]
     qa += [_fact(config, rng) for _ in range(config.facts)]
+    qa += [_find(shown, rng) for _ in range(config.find)]
     unique = {q.question: q for q in qa}
     return WebSample(f"{index:07d}", encode_jpeg(image), list(unique.values()))

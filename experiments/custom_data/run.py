@@ -1,0 +1,103 @@
+"""Does a tabletop policy help with other robots' recordings? Bridge (WidowX, 7 dims) and G1 (26 joints) on held-out episodes, rows to results.csv.
+
+Usage: python experiments/custom_data/run.py [--policy experiments/tabletop_seen/policy] [--table]; finished runs are skipped, an interrupted one continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla.config import load_config
+from vla.data.pack import pack_from
+from vla.module import PolicyModule
+from vla.offline import offline, plot
+from vla.train import RunConfig, train
+
+HERE = Path(__file__).parent
+SHARED = HERE.parents[2] / "shared" / "realdata"
+SEEDS = (0, 1, 2)
+DATA: dict[str, tuple[str, str, list[str], bool]] = {  # folder, camera, mapping, an incomplete download
+    "bridge": ("bridge_rlds", "image_0", ["source.mapping.size=64", "source.mapping.fps=5", "source.mapping.binary.action_6=0.5", "shard_size=5", "val_fraction=0.2"], False),
+    "g1": ("g1_lerobot21", "cam_high", ["source.mapping.size=64", "source.mapping.rate_hz=5", "shard_size=1", "val_fraction=0.25"], True),
+}  # fmt: skip
+
+
+def packed(name: str) -> Path:
+    """The data set as shards; five and two episodes are held out."""
+    folder, _, mapping, incomplete = DATA[name]
+    pack_from(SHARED / folder, Path("data/custom") / name, mapping, skip_missing=incomplete)
+    return Path("data/custom") / name
+
+
+def run(name: str, start: str, seed: int, policy: Path) -> list[dict[str, Any]]:
+    """One training run and its errors on held-out episodes: a row a dim and a guesser."""
+    data, camera = packed(name), DATA[name][1]
+    changes = [
+        f"run=runs/custom/{name}_{start.replace(' ', '_')}_{seed}",
+        f"train.seed={seed}",
+        f"data.datasets.arm={data}",
+        f"data.window.cameras=[{camera}]",
+    ]
+    config = load_config(HERE / "config.yaml", changes + ([f"init={policy}"] if start == "fine-tuned" else []), RunConfig)
+    result = offline(PolicyModule.load(train(config)).robot(), data, progress=False)
+    if start == "fine-tuned" and seed == SEEDS[0]:
+        (HERE / f"{name}.png").write_bytes(plot(result))
+    where = {"data": name, "start": start, "seed": seed, "episodes": len(result.trajectories), "frames": result.frames}
+    return [
+        where | {"dim": dim, "who": who, "l1": f"{values[k]:.6g}", "range": f"{result.range[k]:.6g}"}
+        for who, values in result.errors.items()
+        for k, dim in enumerate(result.names)
+    ]
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """Markdown: mean error over dims as a share of each dim's range, first actions and chunks; policies: mean over seeds (lowest to highest)."""
+    cells: dict[tuple[str, str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        who, _, part = row["who"].partition(", ")
+        cells[row["data"], row["start"] if who == "policy" else who, part or "first action"][row["seed"]].append(
+            100 * float(row["l1"]) / float(row["range"])
+        )
+    lines = ["| data | who | next action | next 8 actions |", "|---|---|---|---|"]
+    for data in dict.fromkeys(k[0] for k in cells):
+        for who in dict.fromkeys(k[1] for k in cells if k[0] == data):
+            shown = []
+            for part in ("first action", "chunk"):
+                seeds = sorted(float(np.mean(v)) for v in cells[data, who, part].values())
+                spread = f" ({seeds[0]:.2f} to {seeds[-1]:.2f})" if seeds[-1] - seeds[0] > 1e-9 else ""
+                shown.append(f"{np.mean(seeds):.2f} %{spread}")
+            lines.append(f"| {data} | {who} | {shown[0]} | {shown[1]} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """All runs, then the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--policy", type=Path, default=HERE.parent / "tabletop_seen" / "policy")
+    parser.add_argument("--table", action="store_true", help="print the table of results.csv, train nothing")
+    arguments = parser.parse_args()
+    path = HERE / "results.csv"
+    rows = list(csv.DictReader(path.open(newline=""))) if path.is_file() else []
+    for name in () if arguments.table else DATA:
+        for seed in SEEDS:
+            for start in ("fine-tuned", "from scratch"):
+                if any((r["data"], r["start"], r["seed"]) == (name, start, str(seed)) for r in rows):
+                    continue
+                rows += [{k: str(v) for k, v in row.items()} for row in run(name, start, seed, arguments.policy)]
+                temporary = path.with_suffix(".tmp")
+                with temporary.open("w", newline="") as file:
+                    writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+                    writer.writeheader()
+                    writer.writerows(rows)
+                temporary.replace(path)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Can one policy command the tabletop and a robot with 26 joints, and does the tabletop stay as good? Writes before.json, after.json, g1.json.
+
+Usage: python experiments/two_robots/run.py [--episodes 50]; needs the shards of experiments/tabletop_seen (README there); what is done is skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from vla.config import load_config
+from vla.data.manifest import write_json
+from vla.data.pack import pack_from
+from vla.evaluate import evaluate
+from vla.module import PolicyModule
+from vla.offline import offline
+from vla.report import default_environment
+from vla.train import RunConfig, train
+
+HERE = Path(__file__).parent
+G1 = HERE.parents[2] / "shared" / "realdata" / "g1_lerobot21"
+
+
+def closed_loop(policy: Any, episodes: int, out: Path) -> None:
+    """The tabletop's skills, the same seeds before and after."""
+    if not out.is_file():
+        env, skills = default_environment(policy.contract)
+        evaluate(policy, "vla/Tabletop-v0", env, episodes, skills, out)
+
+
+def main() -> None:
+    """Evaluate, train on the mixture, evaluate again, and look at G1's held-out episodes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--episodes", type=int, default=50)
+    episodes = parser.parse_args().episodes
+    mapping = ["source.mapping.size=64", "source.mapping.rate_hz=5", "shard_size=1", "val_fraction=0.25"]
+    pack_from(G1, Path("data/custom/g1"), mapping, skip_missing=True)
+    config = load_config(HERE / "config.yaml", (), RunConfig)
+    closed_loop(PolicyModule.load(config.init).robot(), episodes, HERE / "before.json")
+    both = PolicyModule.load(train(config))
+    closed_loop(both.robot("robot"), episodes, HERE / "after.json")
+    result = offline(both.robot("g1"), "data/custom/g1")
+    shares = {who: float((e / result.range).mean()) for who, e in result.errors.items()}
+    write_json(HERE / "g1.json", {"frames": result.frames, "episodes": len(result.trajectories), "error_as_share_of_range": shares})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""A study trains, drives, asks and compares once, and says what its files say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from conftest import REPOSITORY, TINY_POLICY
+
+from vla.config import ConfigError, load_config
+from vla.study.report import answer_table, columns_of, pair_table, read_episodes, success_table, write_report
+from vla.study.run import ANSWERS, EPISODES, Recipe, StudyConfig, load_study, read_table, run_study, write_table
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_study_runs_once_and_reports(tiny_run: dict[str, Any], tiny_data: dict[str, str], tmp_path: Path) -> None:
+    run = tiny_run | {"train": tiny_run["train"] | {"steps": 2, "val_every": 2, "val_windows": 4}, "policy": TINY_POLICY}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
+    study = {
+        "recipes": {
+            "web": {"config": "run.yaml", "change": ["data.mixture={web: 1.0, robot: 0.0}"], "acts": False},
+            "both": {"config": "run.yaml", "after": "web", "shown": "co-fine-tuned"},
+            "same": {"policy": str(tmp_path / "runs/both/policy")},
+        },
+        "cells": ["seen", "symbol"], "episodes": 1, "vqa": tiny_data["web"], "questions": 6, "pairs": [["both", "same"]],
+        "out": str(tmp_path / "out"), "runs": str(tmp_path / "runs"),
+    }  # fmt: skip
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
+    run_study(str(path), [], ["web"], False)
+    assert not (tmp_path / "out/episodes.csv").exists() and (tmp_path / "out/report.md").is_file()
+    run_study(str(path), [], [], False)
+    rows = read_table(tmp_path / "out/episodes.csv", EPISODES)
+    assert [(r["recipe"], r["cell"]) for r in rows] == [(n, c) for n in ("both", "same") for c in ("seen", "symbol")]
+    assert [r["success"] for r in rows[:2]] == [r["success"] for r in rows[2:]]  # the same policy, the same episodes
+    text = (tmp_path / "out/report.md").read_text()
+    assert "| co-fine-tuned | same | seen | 1 |" in text and "| web |" in text
+    before = (tmp_path / "out/episodes.csv").stat().st_mtime_ns
+    run_study(str(path), [], [], False)
+    assert (tmp_path / "out/episodes.csv").stat().st_mtime_ns == before  # nothing again
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+
+    def study(recipes: dict[str, Any], **more: Any) -> None:
+        path.write_text(yaml.safe_dump({"recipes": recipes, "out": "o", "runs": "r", **more}, sort_keys=False))
+
+    study({"a": {"config": "x.yaml", "after": "b"}, "b": {"config": "x.yaml"}})
+    with pytest.raises(ConfigError, match=r"recipes\.a\.after='b': no recipe above it"):
+        load_study(path)
+    study({"a": {"config": "x.yaml", "policy": "p"}})
+    with pytest.raises(ConfigError, match="either config"):
+        load_study(path)
+    study({"a": {"policy": "p"}}, pairs=[["a", "c"]])
+    with pytest.raises(ConfigError, match="pairs: unknown recipe 'c'"):
+        load_study(path)
+    study({"a": {"policy": "p"}})
+    with pytest.raises(ConfigError, match="--only z: no such recipe"):
+        run_study(str(path), [], ["z"], False)
+
+
+def test_tables_say_what_the_files_say(tmp_path: Path) -> None:
+    cells = ["seen", "objects_easy", "objects_hard", "symbol", "maths", "category", "person"]
+    wins = {"good": dict(zip(cells, (9, 8, 6, 7, 4, 2, 5), strict=True)), "bad": dict.fromkeys(cells, 1)}
+    rows = [
+        {"recipe": name, "cell": cell, "seed": s, "success": int(s < n), "steps": 5, "failed": 0}
+        for name, by_cell in wins.items() for cell, n in by_cell.items() for s in range(10)
+    ]  # fmt: skip
+    write_table(tmp_path / "episodes.csv", EPISODES, rows)
+    answers = [
+        {"recipe": "good", "test": t, "key": "0", "question": "", "right": r} for t, r in (("name", 1), ("name", 0), ("where", 1))
+    ]
+    write_table(tmp_path / "answers.csv", ANSWERS, answers)
+    recipes = {"good": Recipe("x.yaml", shown="Good"), "bad": Recipe("x.yaml")}
+    config = StudyConfig(recipes, str(tmp_path), "r", cells, 10, pairs=[("good", "bad")])
+    episodes = read_episodes(tmp_path)
+    assert columns_of(cells)["reasoning"] == ["maths", "category"]
+    lines = success_table(config, episodes).splitlines()
+    assert lines[0].split(" | ")[1:5] == ["seen", "objects easy", "objects hard", "**generalisation**"]
+    assert "| Good | 90.0 (60 to 98) |" in lines[2] and "| **70.0** |" in lines[2]
+    assert f"| **{100 * np.mean([0.7, 0.3, 0.5]):.1f}** |" in lines[2]  # symbol, reasoning, person: a column each
+    assert "| Good | bad | seen | 10 | 8 | 0 | 0.0078 |" in pair_table(config, episodes)
+    assert "| Good | 66.7 (21 to 94) | 50.0 | 100.0 |" in answer_table(config, read_table(tmp_path / "answers.csv", ANSWERS))
+    write_report(config)
+    assert (tmp_path / "success.png").stat().st_size > 5000 and "McNemar" in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("experiments/*/study.yaml")), ids=lambda p: p.parent.name)
+def test_committed_studies_are_whole(path: Path) -> None:
+    from vla.train import RunConfig
+
+    config = load_study(path)
+    for recipe in config.recipes.values():
+        if recipe.config:
+            load_config(path.parent / recipe.config, recipe.change, RunConfig)

@@ -1,0 +1,1 @@
+"""Scaling curves: a ladder of runs, one table of results, the fits and the figures."""

@@ -1,0 +1,139 @@
+"""Publication figures of a ladder: loss against size, the compute-optimal frontier, success against size and against loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla.evaluate import wilson
+from vla.scaling.report import Fits
+
+
+def _axes(title: str, x: str, y: str) -> tuple[Any, Any]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(5.2, 3.8), constrained_layout=True)
+    axis.set_title(title, fontsize=11)
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure, axis
+
+
+def _band(axis: Any, x: np.ndarray, curves: list[np.ndarray], colour: Any) -> None:
+    low, high = np.percentile(np.stack(curves), [2.5, 97.5], axis=0)
+    axis.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
+
+
+def _colours(values: np.ndarray) -> dict[float, Any]:
+    """Dark for few, bright for many."""
+    import matplotlib as mpl
+
+    levels = sorted(set(values.tolist()))
+    return {v: mpl.colormaps["viridis"](0.1 + 0.75 * k / max(1, len(levels) - 1)) for k, v in enumerate(levels)}
+
+
+def loss_by_size(fits: Fits) -> Any:
+    """Points: runs; lines: the law with its 95 % band, a colour an amount of data; the held-out run is a star the law has not seen."""
+    runs = fits.runs
+    figure, axis = _axes("Validation loss of the robot's actions", "parameters without embeddings", "loss (nats a token)")
+    line = np.geomspace(runs.n.min() / 1.4, runs.n.max() * 1.4, 80)
+    for d, colour in _colours(runs.d).items():
+        own = (runs.d == d) & ~fits.held_out
+        axis.scatter(runs.n[own], runs.loss[own], color=colour, s=26, zorder=3, label=f"{d:,.0f} robot samples")
+        axis.plot(line, fits.law(line, d), color=colour, lw=1.4)
+        _band(axis, line, [law(line, d) for law in fits.laws], colour)
+    held = runs.where(fits.held_out)
+    axis.scatter(held.n, held.loss, marker="*", s=150, color="crimson", edgecolor="white", zorder=4, label="held out")
+    axis.set_xscale("log")
+    axis.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def frontier(fits: Fits) -> Any:
+    """Loss against compute: runs by size, and the lowest loss the law allows for each budget."""
+    runs = fits.runs
+    figure, axis = _axes("Loss against training compute", "FLOPs", "loss (nats a token)")
+    for n, colour in _colours(runs.n).items():
+        own = np.flatnonzero(runs.n == n)
+        own = own[np.argsort(runs.flops[own])]
+        axis.plot(runs.flops[own], runs.loss[own], "o-", color=colour, ms=4.5, lw=0.8, label=f"{n / 1e6:.2g}M")
+    if min(fits.law.A, fits.law.B) > 0:
+        per_sample = float(np.median(runs.flops / (runs.n * runs.d)))
+        budget = np.geomspace(runs.flops.min(), runs.flops.max() * 2, 60)
+        best = fits.law.optimal_n(budget, per_sample)
+        axis.plot(budget, fits.law(best, budget / (per_sample * best)), "k--", lw=1.2, label="compute-optimal (law)")
+    axis.set_xscale("log")
+    axis.legend(fontsize=8, frameon=False, title="parameters", title_fontsize=8)
+    return figure
+
+
+def success_by_size(fits: Fits) -> Any:
+    """Runs with Wilson intervals, a colour an amount of data; curve and 95 % band at the most data."""
+    runs = fits.runs
+    figure, axis = _axes("Success in closed loop", "parameters without embeddings", "success (95 % interval)")
+    levels = _colours(runs.d)
+    for k, (d, colour) in enumerate(levels.items()):
+        own = np.flatnonzero(runs.d == d)
+        share = runs.wins[own] / runs.episodes[own]
+        ends = np.array([wilson(int(w), int(e)) for w, e in zip(runs.wins[own], runs.episodes[own], strict=True)])
+        shifted = runs.n[own] * 1.05 ** (k - (len(levels) - 1) / 2)
+        axis.errorbar(
+            shifted,
+            share,
+            yerr=np.abs(ends.T - share),
+            fmt="o",
+            color=colour,
+            ms=4.5,
+            lw=1,
+            capsize=2,
+            label=f"{d:,.0f} robot samples",
+        )
+    assert fits.success is not None
+    line = np.linspace(np.log10(runs.n.min()) - 0.1, np.log10(runs.n.max()) + 0.1, 80)
+    colour = levels[float(runs.d.max())]
+    axis.plot(10**line, fits.success(line), color=colour, lw=1.4)
+    _band(axis, 10**line, [c(line) for c in fits.curves], colour)
+    axis.set_xscale("log")
+    axis.set_ylim(-0.02, 1.02)
+    axis.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def success_by_loss(fits: Fits) -> Any:
+    """Every run's success against its loss, and the curve."""
+    runs = fits.runs
+    figure, axis = _axes("Does loss say what the robot can do?", "loss (nats a token)", "success (95 % interval)")
+    ends = np.array([wilson(int(w), int(e)) for w, e in zip(runs.wins, runs.episodes, strict=True)])
+    share = runs.wins / runs.episodes
+    axis.errorbar(runs.loss, share, yerr=np.abs(ends.T - share), fmt="o", color="C0", ms=4.5, lw=1, capsize=2)
+    assert fits.by_loss is not None
+    line = np.linspace(runs.loss.min(), runs.loss.max(), 80)
+    axis.plot(line, fits.by_loss(line), color="C1", lw=1.4)
+    _band(axis, line, [c(line) for c in fits.loss_curves], "C1")
+    axis.set_ylim(-0.02, 1.02)
+    return figure
+
+
+def draw(fits: Fits, out: Path) -> list[Path]:
+    """Every figure that the data allows, as PNG and SVG."""
+    import matplotlib.pyplot as plt
+
+    made = {"loss_by_size": loss_by_size, "frontier": frontier}
+    if fits.success is not None:
+        made |= {"success_by_size": success_by_size, "success_by_loss": success_by_loss}
+    paths = []
+    with plt.rc_context({"svg.hashsalt": "vla", "svg.fonttype": "none"}):
+        for name, make in made.items():
+            figure = make(fits)
+            for kind in ("png", "svg"):
+                path = out / f"{name}.{kind}"
+                figure.savefig(path, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+                paths.append(path)
+            plt.close(figure)
+    return paths

@@ -1,0 +1,142 @@
+"""The plan: which runs a ladder has, what each costs, and which are done."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from vla.config import ConfigError, load_config
+
+COLUMNS = (
+    "run", "size", "data", "seed", "parameters", "parameters_without_embeddings", "flops", "robot_samples", "samples", "val_loss_robot",
+    "val_loss_web", "action_token_accuracy", "skill", "episodes", "wins", "seconds",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where runs go, with ``--on slurm``: partition and limits as ``sbatch`` knows them; options: further submitit parameters."""
+
+    partition: str | None = None
+    minutes: int = 600
+    cpus: int = 4
+    gpus: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScaleConfig:
+    """A ladder.
+
+    run: YAML of one training run, which every size and amount of data changes; pretrain: YAML of a run that comes first, once a size and seed, and
+    whose policy the others start from; sizes, data: name -> ``key=value`` changes (sizes smallest first; data: of ``run`` alone); seeds: of all runs
+    whose FLOPs are in the cheaper ``cheap_share``, others have the first one only; episodes, skills: of the closed loop (0: none); robot, web: names of
+    the data sets whose losses count; out: folder of results and figures; runs: folder of the runs themselves.
+    """
+
+    run: str
+    sizes: dict[str, list[str]]
+    data: dict[str, list[str]]
+    out: str
+    runs: str
+    pretrain: str | None = None
+    seeds: list[int] = field(default_factory=lambda: [0])
+    cheap_share: float = 0.5
+    episodes: int = 50
+    skills: list[str] = field(default_factory=list)
+    robot: str = "robot"
+    web: str = "web"
+    slurm: Cluster = field(default_factory=Cluster)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One training run of a ladder. stage: ``pretrain`` (its policy is what the others of its size and seed start from) or ``run``."""
+
+    stage: Literal["pretrain", "run"]
+    size: str
+    data: str
+    seed: int
+    config: str
+    overrides: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Unique in the ladder."""
+        return "-".join([self.stage, self.size, *([self.data] if self.data else []), f"s{self.seed}"])
+
+
+def load_ladder(path: str | Path, overrides: list[str]) -> ScaleConfig:
+    """Read and check a ladder; paths of run YAMLs are relative to it.
+
+    Raises:
+        ConfigError: see ``vla.config``; or there are fewer than two sizes, no data or no seeds.
+    """
+    config: ScaleConfig = load_config(path, overrides, ScaleConfig)
+    if len(config.sizes) < 2 or not config.data or not config.seeds:
+        raise ConfigError(f"{path}: a ladder needs at least two sizes, one amount of data and one seed")
+    return config
+
+
+def rungs(config: ScaleConfig, folder: Path, flops: Mapping[tuple[str, str], float]) -> list[Rung]:
+    """Every run, cheapest first, what is started from before what starts from it. flops: of a run of (size, data)."""
+    order = sorted(flops, key=lambda k: flops[k])
+    cheap = set(order[: round(len(order) * config.cheap_share)])
+    found: list[Rung] = []
+    for size, data in order:
+        for seed in config.seeds if (size, data) in cheap else config.seeds[:1]:
+            changes = [*config.sizes[size], f"train.seed={seed}"]
+            start: list[str] = []
+            if config.pretrain:
+                first = Rung("pretrain", size, "", seed, str(folder / config.pretrain), ())
+                home = f"{config.runs}/{first.name}"
+                first = Rung("pretrain", size, "", seed, first.config, (*changes, f"run={home}"))
+                start = [f"init={home}/policy"]
+                if first not in found:
+                    found.append(first)
+            rung = Rung("run", size, data, seed, str(folder / config.run), ())
+            home = f"run={config.runs}/{rung.name}"
+            found.append(Rung("run", size, data, seed, rung.config, (*changes, *config.data[data], *start, home)))
+    return found
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of ``results.csv``; none if there is no file.
+
+    Raises:
+        ConfigError: other columns than a ladder's.
+    """
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise ConfigError(f"{path}: its columns are not those of a ladder ({', '.join(COLUMNS)}); move it away")
+        return list(reader)
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Whole or not at all, in a fixed order."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(sorted(rows, key=lambda r: (str(r["run"]), str(r["skill"]))))
+    temporary.replace(path)
+
+
+def finished(rows: list[dict[str, str]]) -> set[str]:
+    """Names of runs that have their rows."""
+    return {r["run"] for r in rows}
+
+
+def waves(todo: list[Rung]) -> Iterator[list[Rung]]:
+    """What may run at the same time: first what others start from."""
+    for stage in ("pretrain", "run"):
+        wave = [r for r in todo if r.stage == stage]
+        if wave:
+            yield wave

@@ -1,0 +1,169 @@
+"""Carrying a ladder out: here, on SLURM (submitit) or on Ray; what is finished is skipped, what is not continues."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vla.config import ConfigError, load_config
+from vla.data.manifest import write_json
+from vla.scaling.ladder import Rung, ScaleConfig, finished, load_ladder, read_rows, rungs, waves, write_rows
+
+
+def costs(config: ScaleConfig, folder: Path, steps: int = 3) -> dict[tuple[str, str], dict[str, float]]:
+    """Measured on this machine, of a run of every (size, data): parameters, FLOPs and predicted seconds (its share of the pretraining left out)."""
+    from vla.train import RunConfig
+    from vla.zoo import measure
+
+    found = {}
+    for size, changes in config.sizes.items():
+        first = next(iter(config.data.values()))
+        seen = measure(str(folder / config.run), [*changes, *first], steps, "cpu")
+        for data, own in config.data.items():
+            count = load_config(folder / config.run, [*changes, *own], RunConfig).train.steps
+            found[size, data] = {
+                "parameters": seen["parameters"], "flops": float(seen["flops_step"]) * count, "seconds": seen["step_s"] * count, "steps": count,
+            }  # fmt: skip
+    return found
+
+
+def carry_out(rung: Rung, config: ScaleConfig) -> str:
+    """Train one rung, measure it, and leave its rows in ``row.json`` beside its policy; returns its name."""
+    from vla.evaluate import evaluate
+    from vla.module import PolicyModule
+    from vla.report import default_environment, read_curves
+    from vla.train import RunConfig, train
+    from vla.zoo import measure
+
+    run = load_config(rung.config, list(rung.overrides), RunConfig)
+    home, start = Path(run.run), time.perf_counter()
+    saved = train(run, progress=True)
+    if rung.stage == "pretrain" or (home / "row.json").is_file():
+        return rung.name
+    spent = time.perf_counter() - start  # of this call: an interrupted run's earlier part is not in it
+    policy = PolicyModule.load(saved)
+    curves = read_curves(home)
+    cost = measure(rung.config, [o for o in rung.overrides if not o.startswith("init=")], 3, "cpu")
+    samples = run.train.steps * run.train.batch_size
+    share = run.data.mixture[config.robot] / sum(run.data.mixture.values())
+    common = {
+        "run": rung.name, "size": rung.size, "data": rung.data, "seed": rung.seed, "parameters": cost["parameters"],
+        "parameters_without_embeddings": cost["parameters"] - embedding_parameters(policy), "flops": f"{cost['flops_step'] * run.train.steps:.6g}",
+        "robot_samples": round(samples * share), "samples": samples, "seconds": round(spent),
+        "val_loss_robot": _last(curves, f"val/loss/{config.robot}"), "val_loss_web": _last(curves, f"val/loss/{config.web}"),
+        "action_token_accuracy": _last(curves, "val/action_token_accuracy"),
+    }  # fmt: skip
+    rows = [common | {"skill": "", "episodes": 0, "wins": 0}]
+    if config.episodes:
+        bound = policy.robot(config.robot)
+        env, known = default_environment(bound.contract)
+        for skill in config.skills or known:
+            results, _ = evaluate(bound, "vla/Tabletop-v0", env, config.episodes, [skill])
+            rows.append(common | {"skill": skill, "episodes": len(results), "wins": sum(r.success for r in results)})
+        rows = rows[1:]
+    write_json(home / "row.json", rows)
+    return rung.name
+
+
+def _last(curves: dict[str, list[tuple[int, float]]], name: str) -> str:
+    """The last point of a curve; empty where the run has no such data (a robot-only run has no web loss)."""
+    return f"{curves[name][-1][1]:.6g}" if curves.get(name) else ""
+
+
+def embedding_parameters(policy: Any) -> int:
+    """Token embeddings of the decoder (in and out, once if tied) and position tables."""
+    seen: dict[int, int] = {}
+    for module in policy.decoder.modules():
+        if isinstance(module, torch.nn.Embedding):
+            seen[module.weight.data_ptr()] = module.weight.numel()
+    out = policy.decoder.lm.get_output_embeddings()
+    if out is not None:
+        seen[out.weight.data_ptr()] = out.weight.numel()
+    return sum(seen.values())
+
+
+def collect(config: ScaleConfig) -> list[dict[str, str]]:
+    """Rows of finished runs into ``results.csv``; rows that are there stay, with or without their run's folder."""
+    path = Path(config.out) / "results.csv"
+    rows: list[dict[str, Any]] = list(read_rows(path))
+    known = finished(rows)
+    for file in sorted(Path(config.runs).glob("*/row.json")):
+        new = json.loads(file.read_text(encoding="utf-8"))
+        rows += [r for r in new if r["run"] not in known]
+    write_rows(path, rows)
+    return read_rows(path)
+
+
+def submit(wave: list[Rung], config: ScaleConfig, on: str) -> Iterator[str]:
+    """Names of rungs as they finish.
+
+    Raises:
+        ConfigError: an unknown place, or its package is missing.
+    """
+    if on == "local":
+        yield from (carry_out(r, config) for r in wave)
+    elif on == "ray":
+        yield from _on_ray(wave, config)
+    elif on in ("slurm", "debug"):  # debug: submitit's own, in this process
+        yield from _on_slurm(wave, config, on)
+    else:
+        raise ConfigError(f"--on {on}: choose local, slurm or ray")
+
+
+def _on_slurm(wave: list[Rung], config: ScaleConfig, on: str) -> Iterator[str]:
+    try:
+        import submitit
+    except ImportError as error:
+        raise ConfigError("--on slurm: submitit is not installed; pip install 'vla[cluster]'") from error
+    executor = submitit.AutoExecutor(Path(config.runs) / ".slurm", cluster=on)
+    wanted = config.slurm
+    executor.update_parameters(name="vla-scale", timeout_min=wanted.minutes, cpus_per_task=wanted.cpus, **wanted.options)
+    if wanted.gpus:
+        executor.update_parameters(gpus_per_node=wanted.gpus)
+    if wanted.partition:
+        executor.update_parameters(slurm_partition=wanted.partition)
+    with executor.batch():
+        jobs = [executor.submit(carry_out, rung, config) for rung in wave]
+    for job in submitit.helpers.as_completed(jobs):
+        yield job.result()
+
+
+def _on_ray(wave: list[Rung], config: ScaleConfig) -> Iterator[str]:
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError("--on ray: Ray is not installed; pip install 'vla[ray]'") from error
+    if not ray.is_initialized():
+        ray.init(address="auto", log_to_driver=False)
+    task = ray.remote(carry_out).options(num_cpus=config.slurm.cpus, num_gpus=config.slurm.gpus, max_retries=2)
+    running = [task.remote(rung, config) for rung in wave]
+    while running:
+        ready, running = ray.wait(running, num_returns=1)
+        yield ray.get(ready[0])
+
+
+def run_ladder(path: str, overrides: list[str], on: str = "local", dry_run: bool = False, fit_only: bool = False) -> None:
+    """``vla scale``: plan, carry out, collect, fit, draw."""
+    from vla.scaling.report import show_plan, write_report
+
+    config = load_ladder(path, overrides)
+    folder = Path(path).parent
+    if not fit_only:
+        cost = costs(config, folder)
+        planned = rungs(config, folder, {k: v["flops"] for k, v in cost.items()})
+        done = finished(collect(config))
+        todo = [r for r in planned if r.name not in done]
+        needed = {(r.size, r.seed) for r in todo if r.stage == "run"}
+        todo = [r for r in todo if (r.size, r.seed) in needed]
+        show_plan(planned, todo, cost)
+        if dry_run:
+            return
+        for wave in waves(todo):
+            for name in submit(wave, config, on):
+                print(f"finished {name}: {len(collect(config))} rows in {config.out}/results.csv", flush=True)
+    write_report(collect(config), Path(config.out))

@@ -1,0 +1,1 @@
+"""A saved policy behind the wire protocols that robot programs already speak."""
