@@ -151,7 +151,7 @@ def test_cheap_runs_have_more_seeds_and_come_first(ladder: Path) -> None:
 def test_a_ladder_runs_skips_what_is_done_and_keeps_rows_without_runs(ladder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_ladder(str(ladder), [], dry_run=True)
     out = capsys.readouterr().out
-    assert "9 of 9 runs to do" in out and "run-m-many-s0" in out and not (ladder.parent / "runs").exists()
+    assert "10 of 10 runs to do" in out and "run-m-many-s0" in out and not (ladder.parent / "runs").exists()
     run_ladder(str(ladder), ["seeds=[0]"])
     config = load_ladder(ladder, [])
     rows = read_rows(Path(config.out) / "results.csv")
