@@ -40,7 +40,7 @@ def main() -> None:
         for name, (wins, n) in concepts(load(Path(sys.argv[1]))).items():
             print(f"{wins:3} of {n:3}  {name}")
         return
-    runs = {"web": RUNS / "web", "policy": RUNS / "policy"}
+    runs = {name: RUNS / name for name in ("web", "policy") if list((RUNS / name).glob("csv-*"))}  # a copied web stage has no curve
     plot_curves(runs, HERE / "curves.png")
     for name, run in runs.items():
         series = read_curves(run)
