@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import REPOSITORY
 
+from vla.config import ConfigError
 from vla.evaluate import Result, summary
 from vla.policy import VLAPolicy
+from vla.tables import block, markdown, put
 
 DEMO = REPOSITORY / "experiments" / "demo"
 
@@ -23,13 +27,32 @@ def test_demo_table_is_its_files(policy: str) -> None:
     assert row.endswith(cells) and s["n"] == 200
 
 
-def test_seen_table_is_its_file() -> None:
-    folder = REPOSITORY / "experiments" / "tabletop_seen"
-    episodes = [Result(**row) for row in json.loads((folder / "attempt_1" / "eval" / "results.json").read_text())["episodes"]]
-    text = (folder / "README.md").read_text()
-    for skill, s in summary(episodes).items():
-        cells = f"{100 * s['success']:.1f} % | {100 * s['low']:.1f} to {100 * s['high']:.1f} | {100 * s['wrong_object']:.1f} % |"
-        assert f"| {skill} | {cells}" in text
+SCRIPTS = ("tabletop_seen/report.py", "heads_overfit/run.py", "custom_data/run.py", "two_robots/run.py", "throughput/run.py")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_tables_are_their_files(script: str) -> None:
+    path = REPOSITORY / "experiments" / script
+    spec = importlib.util.spec_from_file_location(path.parent.name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    readme = path.parent / "README.md"
+    if "not run yet" in readme.read_text():
+        assert not list(path.parent.glob("results.*"))
+        return
+    for name, text in module.tables().items():
+        assert block(readme, name) == text
+
+
+def test_a_table_is_put_in_its_place(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text("before\n\n<!-- a -->\n\nold\n\n<!-- /a -->\n\nafter\n")
+    put(page, "a", markdown(["x", "y"], [["1", "2"]]))
+    assert block(page, "a") == "| x | y |\n| --- | --- |\n| 1 | 2 |"
+    assert page.read_text().startswith("before\n") and page.read_text().endswith("\nafter\n")
+    with pytest.raises(ConfigError, match="no place for the table 'b'"):
+        put(page, "b", "")
 
 
 @pytest.mark.parametrize("name", ["attempt_1/policy", "web_policy"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,16 @@ from conftest import REPOSITORY, TINY_POLICY
 
 from vla.config import ConfigError, load_config
 from vla.study.report import answer_table, columns_of, pair_table, read_episodes, success_table, write_report
-from vla.study.run import ANSWERS, EPISODES, Recipe, StudyConfig, load_study, read_table, run_study, write_table
+from vla.study.run import ANSWERS, EPISODES, Recipe, StudyConfig, load_study, needed, policy_of, run_study
+from vla.tables import read_table, write_table
 
 
-@pytest.mark.filterwarnings("default")
 def test_a_study_runs_once_and_reports(tiny_run: dict[str, Any], tiny_data: dict[str, str], tmp_path: Path) -> None:
     run = tiny_run | {"train": tiny_run["train"] | {"steps": 2, "val_every": 2, "val_windows": 4}, "policy": TINY_POLICY}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
     study = {
         "recipes": {
-            "web": {"config": "run.yaml", "change": ["data.mixture={web: 1.0, robot: 0.0}"], "acts": False},
+            "web": {"config": "run.yaml", "change": ["data.mixture={web: 1.0, robot: 0.0}"], "acts": False, "keep": True},
             "both": {"config": "run.yaml", "after": "web", "shown": "co-fine-tuned"},
             "same": {"policy": str(tmp_path / "runs/both/policy")},
         },
@@ -39,8 +40,16 @@ def test_a_study_runs_once_and_reports(tiny_run: dict[str, Any], tiny_data: dict
     text = (tmp_path / "out/report.md").read_text()
     assert "| co-fine-tuned | same | seen | 1 |" in text and "| web |" in text
     before = (tmp_path / "out/episodes.csv").stat().st_mtime_ns
+    shutil.rmtree(tmp_path / "runs")  # as in a fresh clone
     run_study(str(path), [], [], False)
-    assert (tmp_path / "out/episodes.csv").stat().st_mtime_ns == before  # nothing again
+    assert (tmp_path / "out/episodes.csv").stat().st_mtime_ns == before and not (tmp_path / "runs").exists()  # nothing again
+    config = load_study(path)
+    assert needed(config, list(config.recipes)) == []
+    lines = (tmp_path / "out/episodes.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "out/episodes.csv").write_text("".join(line for line in lines if not line.startswith("both,symbol")))
+    assert needed(config, ["both"]) == ["both"] and policy_of(config, "web") == tmp_path / "out/web"  # the web stage was kept
+    shutil.rmtree(tmp_path / "out/web")
+    assert needed(config, ["both"]) == ["web", "both"] and needed(config, ["same"]) == []
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
@@ -70,11 +79,11 @@ def test_tables_say_what_the_files_say(tmp_path: Path) -> None:
         {"recipe": name, "cell": cell, "seed": s, "success": int(s < n), "steps": 5, "failed": 0}
         for name, by_cell in wins.items() for cell, n in by_cell.items() for s in range(10)
     ]  # fmt: skip
-    write_table(tmp_path / "episodes.csv", EPISODES, rows)
+    write_table(tmp_path / "episodes.csv", rows, EPISODES)
     answers = [
         {"recipe": "good", "test": t, "key": "0", "question": "", "right": r} for t, r in (("name", 1), ("name", 0), ("where", 1))
     ]
-    write_table(tmp_path / "answers.csv", ANSWERS, answers)
+    write_table(tmp_path / "answers.csv", answers, ANSWERS)
     recipes = {"good": Recipe("x.yaml", shown="Good"), "bad": Recipe("x.yaml")}
     config = StudyConfig(recipes, str(tmp_path), "r", cells, 10, pairs=[("good", "bad")])
     episodes = read_episodes(tmp_path)

@@ -6,7 +6,6 @@ Usage: python experiments/custom_data/run.py [--policy experiments/tabletop_seen
 from __future__ import annotations
 
 import argparse
-import csv
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from vla.config import load_config
 from vla.data.pack import pack_from
 from vla.module import PolicyModule
 from vla.offline import offline, plot
+from vla.tables import markdown, put, read_table, write_table
 from vla.train import RunConfig, train
 
 HERE = Path(__file__).parent
@@ -64,7 +64,7 @@ def table(rows: list[dict[str, str]]) -> str:
         cells[row["data"], row["start"] if who == "policy" else who, part or "first action"][row["seed"]].append(
             100 * float(row["l1"]) / float(row["range"])
         )
-    lines = ["| data | who | next action | next 8 actions |", "|---|---|---|---|"]
+    lines = []
     for data in dict.fromkeys(k[0] for k in cells):
         for who in dict.fromkeys(k[1] for k in cells if k[0] == data):
             shown = []
@@ -72,31 +72,31 @@ def table(rows: list[dict[str, str]]) -> str:
                 seeds = sorted(float(np.mean(v)) for v in cells[data, who, part].values())
                 spread = f" ({seeds[0]:.2f} to {seeds[-1]:.2f})" if seeds[-1] - seeds[0] > 1e-9 else ""
                 shown.append(f"{np.mean(seeds):.2f} %{spread}")
-            lines.append(f"| {data} | {who} | {shown[0]} | {shown[1]} |")
-    return "\n".join(lines)
+            lines.append([data, who, *shown])
+    return markdown(["data", "who", "next action", "next 8 actions"], lines)
+
+
+def tables() -> dict[str, str]:
+    """The README's tables, of results.csv."""
+    return {"errors": table(read_table(HERE / "results.csv"))}
 
 
 def main() -> None:
     """All runs, then the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--policy", type=Path, default=HERE.parent / "tabletop_seen" / "policy")
-    parser.add_argument("--table", action="store_true", help="print the table of results.csv, train nothing")
+    parser.add_argument("--table", action="store_true", help="only put the table of results.csv into the README")
     arguments = parser.parse_args()
     path = HERE / "results.csv"
-    rows = list(csv.DictReader(path.open(newline=""))) if path.is_file() else []
+    rows = read_table(path)
     for name in () if arguments.table else DATA:
         for seed in SEEDS:
             for start in ("fine-tuned", "from scratch"):
                 if any((r["data"], r["start"], r["seed"]) == (name, start, str(seed)) for r in rows):
                     continue
                 rows += [{k: str(v) for k, v in row.items()} for row in run(name, start, seed, arguments.policy)]
-                temporary = path.with_suffix(".tmp")
-                with temporary.open("w", newline="") as file:
-                    writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-                    writer.writeheader()
-                    writer.writerows(rows)
-                temporary.replace(path)
-    print(table(rows))
+                write_table(path, rows)
+    put(HERE / "README.md", "errors", tables()["errors"])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Usage: python experiments/heads_overfit/run.py [--steps 1500]; finished heads ar
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from vla.data.sources import TabletopSource
 from vla.offline import offline
 from vla.policy import VLAPolicy
 from vla.sim.scene import SceneConfig
+from vla.tables import markdown, put, read_table, write_table
 from vla.train import RunConfig, train
 from vla.tuning import trainable
 
@@ -65,6 +65,18 @@ def run(label: str, data: Path, steps: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def tables() -> dict[str, str]:
+    """The README's tables, of results.csv."""
+    rows = [
+        [
+            r["head"], f"{int(r['parameters']):,}", f"{100 * float(r['same_bin']):.2f} %", f"{100 * float(r['l1_share_of_range']):.2f} %",
+            f"{100 * float(r['worst_dim_l1_share']):.2f} %", r["act_ms"],
+        ]
+        for r in read_table(HERE / "results.csv")
+    ]  # fmt: skip
+    return {"heads": markdown(["head", "trained parameters", "same bin", "L1, share of range", "worst dim", "an action, ms"], rows)}
+
+
 def main() -> None:
     """All heads, one row each."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -75,17 +87,13 @@ def main() -> None:
     scene = SceneConfig(skills=("pick",), cards=(0, 0), concepts=12)
     pack(TabletopSource(scene, 8, noise=0.0, alternatives=0), data, shard_size=8, val_fraction=0.0)
     path = HERE / "results.csv"
-    rows = list(csv.DictReader(path.open(newline=""))) if path.is_file() else []
+    rows: list[dict[str, Any]] = list(read_table(path))
     for label in HEADS:
         if any(r["head"] == label and r["steps"] == str(steps) for r in rows):
             continue
         rows.append(run(label, data, steps))
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0].keys())
-            writer.writeheader()
-            writer.writerows(rows)
-        temporary.replace(path)
+        write_table(path, rows)
+        put(HERE / "README.md", "heads", tables()["heads"])
         print(rows[-1], flush=True)
 
 

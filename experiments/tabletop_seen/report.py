@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from vla.evaluate import Result
 from vla.report import plot_curves, read_curves, table_rows
+from vla.tables import markdown, put, write_table
 
 HERE, RUNS = Path(__file__).parent, Path("runs/seen")
 _ONE_THING = re.compile(
@@ -34,6 +34,17 @@ def concepts(episodes: list[Result]) -> dict[str, tuple[int, int]]:
     return dict(sorted(found.items(), key=lambda item: item[1][0] / item[1][1]))
 
 
+def tables() -> dict[str, str]:
+    """The README's tables: an attempt each."""
+    found = {}
+    for name, folder in (("first attempt", "attempt_1/eval"), ("second attempt", "eval")):
+        if (HERE / folder / "results.json").is_file():
+            rows = table_rows({name: load(HERE / folder / "results.json")})
+            columns = [c for c in rows[0] if c != "policy"]
+            found[name] = markdown(columns, [[r[c] for c in columns] for r in rows])
+    return found
+
+
 def main() -> None:
     """With a results.json as argument: successes by concept. Else everything but the README's words."""
     if len(sys.argv) > 1:
@@ -46,16 +57,11 @@ def main() -> None:
         series = read_curves(run)
         steps = sorted({s for points in series.values() for s, _ in points})
         table = {name: dict(points) for name, points in series.items()}
-        with (HERE / f"metrics_{name}.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["step", *table])
-            writer.writerows([s, *(f"{table[n][s]:.6g}" if s in table[n] else "" for n in table)] for s in steps)
+        rows = [{"step": s} | {n: f"{table[n][s]:.6g}" if s in table[n] else "" for n in table} for s in steps]
+        write_table(HERE / f"metrics_{name}.csv", rows)
     shutil.copytree(RUNS / "policy" / "policy", HERE / "policy", dirs_exist_ok=True)
-    episodes = load(HERE / "eval" / "results.json")
-    rows = table_rows({"token policy": episodes})
-    print("| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))
-    for row in rows:
-        print("| " + " | ".join(row.values()) + " |")
+    for name, text in tables().items():
+        put(HERE / "README.md", name, text)
 
 
 if __name__ == "__main__":

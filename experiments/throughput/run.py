@@ -24,11 +24,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from vla.data.manifest import write_json
 from vla.data.pack import pack
 from vla.data.pipeline import BatchStream, WindowConfig, untarred
 from vla.data.samples import cut_frame, read_json, read_steps
 from vla.data.sources import TabletopSource
 from vla.sim.scene import SceneConfig
+from vla.tables import markdown, put
 
 HERE, CHUNK = Path(__file__).parent, 8
 SYNTHETIC = """
@@ -99,6 +101,20 @@ def memory_mb(episodes: int, folder: Path) -> float:
     return int(out.stdout.split()[-1]) / 1024
 
 
+def tables() -> dict[str, str]:
+    """The README's table, of results.json."""
+    r = json.loads((HERE / "results.json").read_text())
+    rows = [
+        ["samples a second, shards", f"{r['samples_a_second_shards']:,.0f}"],
+        ["samples a second, random access to parquet", f"{r['samples_a_second_random_access']:,.0f}"],
+        ["ratio", f"{r['ratio']:.1f}"],
+        ["frames a second packed, rendering and the expert included", f"{r['packing_frames_a_second_with_rendering']:,.0f}"],
+        ["peak memory, 100 episodes packed", f"{r['peak_mb_100_episodes']:.1f} MB"],
+        ["peak memory, 10,000 episodes packed", f"{r['peak_mb_10000_episodes']:.1f} MB ({100 * (r['peak_ratio'] - 1):+.1f} %)"],
+    ]
+    return {"speed": markdown(["what", "median of the rounds"], rows)}
+
+
 def main() -> None:
     """Measure and write results.json."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -118,8 +134,8 @@ def main() -> None:
         "samples_a_second_shards": ours, "samples_a_second_random_access": theirs, "ratio": ours / theirs, "rounds": rounds,
         "packing_frames_a_second_with_rendering": packing, "peak_mb_100_episodes": small, "peak_mb_10000_episodes": large, "peak_ratio": large / small,
     }  # fmt: skip
-    (HERE / "results.json").write_text(json.dumps(results, indent=1))
-    print(json.dumps(results, indent=1))
+    write_json(HERE / "results.json", results)
+    put(HERE / "README.md", "speed", tables()["speed"])
 
 
 if __name__ == "__main__":

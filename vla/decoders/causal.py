@@ -11,7 +11,7 @@ from transformers import DynamicCache
 
 from vla.config import register
 from vla.decoders.base import Decoding, Prefix, Tails, states_of, tail_ids
-from vla.decoders.language import LanguageModel, attention_mask
+from vla.decoders.language import LanguageModel, attention_mask, with_cache
 from vla.decoders.packing import pack_texts
 from vla.decoders.text import encode
 from vla.tuning import LoraConfig
@@ -58,8 +58,8 @@ class CausalDecoder(LanguageModel):
     ) -> torch.Tensor:
         """Embeddings (B, L, D), bool mask (B, 1, L, past + L) and positions (B, L) to hidden states (B, L, D)."""
         out = self.lm.base_model(
-            inputs_embeds=embeds, attention_mask=attention_mask(self.lm, mask), position_ids=positions, past_key_values=cache,
-            use_cache=cache is not None,
+            inputs_embeds=embeds, attention_mask=attention_mask(self.lm, mask), position_ids=positions,
+            **with_cache(self.lm.base_model, cache),
         )  # fmt: skip
         return out.last_hidden_state
 

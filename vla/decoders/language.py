@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import inspect
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -131,6 +133,16 @@ def fit_embedding(lm: Any, tokenizer: Any) -> None:
             rows = module.weight[:old]
             noise = torch.randn(len(tokenizer) - old, rows.shape[1], generator=torch.Generator().manual_seed(0))
             module.weight[old:] = rows.mean(0) + 0.1 * rows.std() * noise.to(rows)
+
+
+@functools.cache
+def _cache_argument(kind: type[nn.Module]) -> str:
+    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
+
+
+def with_cache(model: nn.Module, cache: Any) -> dict[str, Any]:
+    """Arguments that give ``model`` its key-value cache (None: none), whose name transformers 5.24 changed."""
+    return {_cache_argument(type(model)): cache, "use_cache": cache is not None}
 
 
 def attention_mask(lm: Any, mask: torch.Tensor) -> torch.Tensor:

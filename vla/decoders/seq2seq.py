@@ -12,7 +12,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from vla.config import register
 from vla.decoders.base import Decoding, Prefix, Tails, states_of, tail_ids
-from vla.decoders.language import LanguageModel
+from vla.decoders.language import LanguageModel, with_cache
 from vla.decoders.text import encode
 from vla.tuning import LoraConfig
 
@@ -68,7 +68,7 @@ class Seq2SeqDecoder(LanguageModel):
     ) -> torch.Tensor:
         out = self.lm.get_decoder()(
             inputs_embeds=embeds, attention_mask=own_mask, encoder_hidden_states=encoded, encoder_attention_mask=mask.long(),
-            past_key_values=cache, use_cache=cache is not None,
+            **with_cache(self.lm.get_decoder(), cache),
         )  # fmt: skip
         return out.last_hidden_state
 

@@ -13,7 +13,7 @@ from transformers import AutoProcessor, DynamicCache
 
 from vla.config import register
 from vla.decoders.base import Decoding, Prefix, Tails, states_of, tail_ids
-from vla.decoders.language import LanguageModel, attention_mask
+from vla.decoders.language import LanguageModel, attention_mask, with_cache
 from vla.pretrained import locate
 from vla.tuning import LoraConfig
 
@@ -142,8 +142,7 @@ class WholeVLM(LanguageModel):
             **pixels,
             attention_mask=attention_mask(self.lm, mask[:, None]),
             position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
+            **with_cache(self.lm.model, cache),
         )
         return out.last_hidden_state, lengths, positions, there
 
@@ -177,8 +176,7 @@ class WholeVLM(LanguageModel):
             inputs_embeds=self.embed(ids_B[:, None]),
             attention_mask=mask,
             position_ids=position,
-            past_key_values=state.cache,
-            use_cache=True,
+            **with_cache(self.lm.model, state.cache),
         )
         state.next_B = state.next_B + 1
         return out.last_hidden_state[:, -1]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from vla.config import ConfigError, load_config
+from vla.tables import read_table, write_table
 
 COLUMNS = (
     "run", "size", "data", "seed", "parameters", "parameters_without_embeddings", "flops", "robot_samples", "samples", "val_loss_robot",
@@ -109,24 +109,12 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     Raises:
         ConfigError: other columns than a ladder's.
     """
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise ConfigError(f"{path}: its columns are not those of a ladder ({', '.join(COLUMNS)}); move it away")
-        return list(reader)
+    return read_table(path, COLUMNS)
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Whole or not at all, in a fixed order."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(sorted(rows, key=lambda r: (str(r["run"]), str(r["skill"]))))
-    temporary.replace(path)
+    write_table(path, sorted(rows, key=lambda r: (str(r["run"]), str(r["skill"]))), COLUMNS)
 
 
 def finished(rows: list[dict[str, str]]) -> set[str]:

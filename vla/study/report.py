@@ -11,8 +11,9 @@ import numpy as np
 
 from vla.evaluate import Result, wilson
 from vla.sim.suites import CELLS
-from vla.study.run import ANSWERS, EPISODES, StudyConfig, read_table
+from vla.study.run import ANSWERS, EPISODES, StudyConfig
 from vla.suites import mcnemar
+from vla.tables import read_table
 
 Episodes = dict[str, dict[str, list[Result]]]  # recipe -> cell -> episodes
 

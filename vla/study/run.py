@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from vla.config import ConfigError, load_config
 from vla.evaluate import SEED, Result, evaluate
+from vla.tables import read_table, write_table
 
 EPISODES = ("recipe", "cell", "seed", "success", "steps", "failed")
 ANSWERS = ("recipe", "test", "key", "question", "right")
@@ -18,13 +19,17 @@ ANSWERS = ("recipe", "test", "key", "question", "right")
 @dataclass(frozen=True)
 class Recipe:
     """config: YAML of a run, relative to the study; change: ``key=value`` changes; after: the recipe whose policy it starts from; policy: a saved policy,
-    which is tested as it is instead; acts: whether it is driven (a web stage is only asked); shown: how tables call it (its name if not given)."""
+    which is tested as it is instead; acts: whether it is driven (a web stage is only asked); answers: whether it is asked questions (RT-1 has no words);
+    keep: copy its policy into the study's folder, so that a fresh clone need not train it for what starts from it; shown: how tables call it (its name if
+    not given)."""
 
     config: str | None = None
     change: list[str] = field(default_factory=list)
     after: str | None = None
     policy: str | None = None
     acts: bool = True
+    answers: bool = True
+    keep: bool = False
     shown: str | None = None
 
     def __post_init__(self) -> None:
@@ -78,45 +83,50 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
 
 def policy_of(config: StudyConfig, name: str) -> Path:
     """Where a recipe's policy is, or will be."""
-    given = config.recipes[name].policy
-    return Path(given) if given else Path(config.runs) / name / "policy"
+    recipe = config.recipes[name]
+    made, kept = Path(config.runs) / name / "policy", Path(config.out) / name
+    if recipe.policy:
+        return Path(recipe.policy)
+    return kept if recipe.keep and kept.is_dir() and not made.is_dir() else made
 
 
 def train_recipe(config: StudyConfig, name: str, folder: Path) -> Path:
-    """Train it, or continue, or nothing if it is done."""
+    """Train it, or continue, or nothing if its policy is there."""
     from vla.train import train_from_file
 
-    recipe = config.recipes[name]
-    if recipe.config is None:
-        return policy_of(config, name)
+    recipe, saved = config.recipes[name], policy_of(config, name)
+    if recipe.config is None or saved.is_dir():
+        return saved
     start = [f"init={policy_of(config, recipe.after)}"] if recipe.after else []
-    return train_from_file(str(folder / recipe.config), [*recipe.change, *start, f"run={Path(config.runs) / name}"])
+    saved = train_from_file(str(folder / recipe.config), [*recipe.change, *start, f"run={Path(config.runs) / name}"])
+    if recipe.keep:
+        kept = Path(config.out) / name
+        temporary = kept.with_name(kept.name + ".tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(saved, temporary)
+        shutil.rmtree(kept, ignore_errors=True)
+        temporary.rename(kept)
+    return saved
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a study's CSV; none if there is no file.
-
-    Raises:
-        ConfigError: other columns.
-    """
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != tuple(columns):
-            raise ConfigError(f"{path}: its columns are not {', '.join(columns)}; move it away")
-        return list(reader)
+def untested(config: StudyConfig, name: str) -> bool:
+    """Whether rows of it are missing."""
+    recipe, out = config.recipes[name], Path(config.out)
+    driven = {r["cell"] for r in read_table(out / "episodes.csv", EPISODES) if r["recipe"] == name}
+    asked = any(r["recipe"] == name for r in read_table(out / "answers.csv", ANSWERS))
+    return (recipe.acts and not driven.issuperset(config.cell_names())) or (config.vqa is not None and recipe.answers and not asked)
 
 
-def write_table(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(path)
+def needed(config: StudyConfig, names: Sequence[str]) -> list[str]:
+    """Those of the recipes that have tests to come, and what they start from unless its policy is there; in the study's order."""
+    found: set[str] = set()
+    for name in reversed(list(config.recipes)):
+        if name in names and untested(config, name):
+            found.add(name)
+        before = config.recipes[name].after
+        if name in found and before and not policy_of(config, name).is_dir() and not policy_of(config, before).is_dir():
+            found.add(before)
+    return [n for n in config.recipes if n in found]
 
 
 def _drive(config: StudyConfig, name: str, saved: Path) -> bool:
@@ -135,7 +145,7 @@ def _drive(config: StudyConfig, name: str, saved: Path) -> bool:
     for cell in todo:
         results, _ = evaluate(policy, "vla/Tabletop-v0", env, config.episodes, [cell], seed=SEED)
         rows += [_row(name, cell, r) for r in results]
-        write_table(path, EPISODES, rows)
+        write_table(path, rows, EPISODES)
         print(f"{name}, {cell}: {sum(r.success for r in results)} of {len(results)}", flush=True)
     return True
 
@@ -149,15 +159,14 @@ def _ask(config: StudyConfig, name: str, saved: Path) -> bool:
     from vla.module import PolicyModule
     from vla.vqa import ask
 
-    assert config.vqa is not None
     path = Path(config.out) / "answers.csv"
     rows: list[dict[str, Any]] = list(read_table(path, ANSWERS))
-    policy: Any = PolicyModule.load(saved)
-    if any(r["recipe"] == name for r in rows) or not hasattr(policy, "answer"):
+    if config.vqa is None or not config.recipes[name].answers or any(r["recipe"] == name for r in rows):
         return False
+    policy: Any = PolicyModule.load(saved)
     for a in ask(policy, config.vqa, config.questions):
         rows.append({"recipe": name, "test": a.test, "key": a.key, "question": a.question, "right": int(a.right)})
-    write_table(path, ANSWERS, rows)
+    write_table(path, rows, ANSWERS)
     return True
 
 
@@ -169,10 +178,10 @@ def run_study(path: str, overrides: list[str], only: list[str], report_only: boo
     unknown = [n for n in only if n not in config.recipes]
     if unknown:
         raise ConfigError(f"--only {unknown[0]}: no such recipe; choose from {', '.join(config.recipes)}")
-    for name in () if report_only else only or config.recipes:
+    for name in () if report_only else needed(config, only or list(config.recipes)):
         saved = train_recipe(config, name, Path(path).parent)
         driven = config.recipes[name].acts and _drive(config, name, saved)
-        asked = config.vqa is not None and _ask(config, name, saved)
+        asked = _ask(config, name, saved)
         if driven or asked:
             write_report(config)
     if report_only:
