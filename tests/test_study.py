@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 from conftest import REPOSITORY, TINY_POLICY
 
 from vla.config import ConfigError, load_config
-from vla.study.report import answer_table, columns_of, pair_table, read_episodes, success_table, write_report
+from vla.study.report import answer_table, columns_of, pair_table, read_episodes, report_text, success_table, write_report
 from vla.study.run import ANSWERS, EPISODES, Recipe, StudyConfig, load_study, needed, policy_of, run_study
 from vla.tables import read_table, write_table
 
@@ -106,3 +107,5 @@ def test_committed_studies_are_whole(path: Path) -> None:
     for recipe in config.recipes.values():
         if recipe.config:
             load_config(path.parent / recipe.config, recipe.change, RunConfig)
+    if (REPOSITORY / config.out / "report.md").is_file():
+        assert report_text(replace(config, out=str(REPOSITORY / config.out))) == (REPOSITORY / config.out / "report.md").read_text()

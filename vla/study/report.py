@@ -143,24 +143,29 @@ def bars(config: StudyConfig, episodes: Episodes) -> Any:
     return figure
 
 
-def write_report(config: StudyConfig) -> None:
-    """``report.md`` and ``success.png`` / ``.svg`` beside the CSV files."""
-    out = Path(config.out)
-    episodes = read_episodes(out)
-    answers = read_table(out / "answers.csv", ANSWERS)
+def report_text(config: StudyConfig) -> str:
+    """Every table in Markdown; empty where there are no rows yet."""
+    episodes, answers = read_episodes(Path(config.out)), read_table(Path(config.out) / "answers.csv", ANSWERS)
     parts = []
     if episodes:
         parts += [f"Success in %, {config.episodes} episodes a cell (95 % Wilson intervals):", success_table(config, episodes)]
         if config.pairs:
             parts += ["Paired episodes (McNemar, exact):", pair_table(config, episodes)]
-        import matplotlib.pyplot as plt
+    if answers:
+        parts += ["Questions about held-out web pictures, right answers in %:", answer_table(config, answers)]
+    return "\n\n".join(parts) + "\n" if parts else ""
 
+
+def write_report(config: StudyConfig) -> None:
+    """``report.md`` and ``success.png`` / ``.svg`` beside the CSV files."""
+    import matplotlib.pyplot as plt
+
+    out, text, episodes = Path(config.out), report_text(config), read_episodes(Path(config.out))
+    if episodes:
         figure = bars(config, episodes)
         with plt.rc_context({"svg.hashsalt": "vla", "svg.fonttype": "none"}):
             figure.savefig(out / "success.png", dpi=150)
             figure.savefig(out / "success.svg", metadata={"Date": None})
         plt.close(figure)
-    if answers:
-        parts += ["Questions about held-out web pictures, right answers in %:", answer_table(config, answers)]
-    if parts:
-        (out / "report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    if text:
+        (out / "report.md").write_text(text, encoding="utf-8")
