@@ -136,13 +136,14 @@ def fit_embedding(lm: Any, tokenizer: Any) -> None:
 
 
 @functools.cache
-def _cache_argument(kind: type[nn.Module]) -> str:
+def _cache_argument(kind: Any) -> str:
     return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
 
 
 def with_cache(model: nn.Module, cache: Any) -> dict[str, Any]:
     """Arguments that give ``model`` its key-value cache (None: none), whose name transformers 5.24 changed."""
-    return {_cache_argument(type(model)): cache, "use_cache": cache is not None}
+    kind: Any = type(model)  # mypy takes a module's class for unhashable, as its objects' __hash__ hides the class's own
+    return {_cache_argument(kind): cache, "use_cache": cache is not None}
 
 
 def attention_mask(lm: Any, mask: torch.Tensor) -> torch.Tensor:
