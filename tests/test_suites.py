@@ -80,10 +80,19 @@ def test_references_fit_one_picture_alone() -> None:
     assert "flag of a country in europe" in by_flag[2]
     odd = [key(n) for n in ("duck", "dove", "peacock", "melon")]
     assert "one that is not a bird" in {r.text for r in references(odd, 3)}
+    shapes = [key(n) for n in ("red circle", "red square", "blue circle", "duck")]
+    assert "shape of the same colour as the square" in {r.text for r in references(shapes, 0)}
+    assert not {r.test for r in references(shapes[1:] + shapes[:1], 0)} & {
+        "same_colour",
+        "other_colour",
+    }  # two circles: like which?
+    assert "shape of another colour" in {r.text for r in references([shapes[2], *shapes[:2]], 0)}
 
 
 def test_the_web_teaches_what_the_suites_ask() -> None:
-    config = WebConfig(concepts=16, web_only=False, groups=("unseen", "digits", "icons", "flags", "people"), find=3, size=32)
+    config = WebConfig(
+        concepts=16, web_only=False, groups=("unseen", "digits", "icons", "flags", "people", "shapes"), find=3, size=32
+    )
     tests, found = set(), []
     for index in range(150):
         qa = [q for q in make_web_sample(config, 0, index).qa if q.tests.startswith("find_")]
@@ -115,7 +124,7 @@ def test_suites_are_evaluated_and_averaged_as_in_the_paper(tmp_path: Path) -> No
     )
     for r in results:
         r.success = r.skill in ("symbol", "maths", "category")
-    assert averages(results)["emergent"] == pytest.approx((1 + 2 / 5 + 0) / 3)
+    assert averages(results)["emergent"] == pytest.approx((1 + 2 / 6 + 0) / 3)
     assert "generalisation" not in averages([r for r in results if r.skill != "objects_easy"])
 
 

@@ -16,7 +16,7 @@ from vla.sim.scene import SceneConfig, lay, sample_tasks
 from vla.sim.tasks import PHRASES, Task, candidates
 from vla.sim.world import World
 from vla.web.knowledge import concepts, splits
-from vla.web.refer import references
+from vla.web.refer import colour_scene, references
 
 ASKING = (
     "pick",
@@ -61,6 +61,7 @@ CELLS = {
     "odd_one_out": Cell("emergent", "reasoning", (), ("odd",)),
     "language": Cell("emergent", "reasoning", (), ("language",)),
     "country": Cell("emergent", "reasoning", ("flags",), ("capital", "continent")),
+    "colour": Cell("emergent", "reasoning", ("shapes",), ("same_colour", "other_colour")),
     "person": Cell("emergent", "person", ("people",), ("name",)),
 }
 SUITES = {s: [n for n, c in CELLS.items() if c.suite == s] for s in ("seen", "generalisation", "emergent")}
@@ -130,6 +131,8 @@ def _refer(cell: Cell, config: SceneConfig, rng: np.random.Generator) -> tuple[W
 
 def _keys(cell: Cell, own: Sequence[str], rng: np.random.Generator) -> list[str]:
     """The concepts of a scene, what is meant first."""
+    if "same_colour" in cell.tests:
+        return [*colour_scene(rng), str(rng.choice(own))]
     if cell.meant:
         group = splits()[cell.meant[int(rng.integers(len(cell.meant)))]]
         meant = [str(k) for k in rng.choice(group, 2, replace=False)]

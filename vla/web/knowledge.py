@@ -84,7 +84,7 @@ def object_concepts() -> list[Concept]:
 @lru_cache(maxsize=1)
 def splits() -> dict[str, list[str]]:
     """The committed split: ``robot`` and ``web_only`` concept keys, ``held_out_art`` as ``key:style``, and groups of keys that only the web and the
-    emergent suites show: ``unseen`` (objects), ``digits``, ``icons``, ``flags``, ``people``."""
+    emergent suites show: ``unseen`` (objects), ``digits``, ``icons``, ``flags``, ``people``, ``shapes``."""
     return json.loads((Path(__file__).parent / "splits.json").read_text(encoding="utf-8"))
 
 

@@ -18,7 +18,7 @@ def forbidden_words() -> dict[str, str]:
     """Word -> why no robot instruction may have it: names, kinds, numbers, and what references are made of."""
     found = {
         w: "a word of sums and comparisons"
-        for w in ("sum", "plus", "times", "answer", "smallest", "largest", "number", "capital", "country")
+        for w in ("sum", "plus", "times", "answer", "smallest", "largest", "number", "capital", "country", "colour", "same")
     }
     found |= dict.fromkeys(NUMBERS[2:], "a number") | dict.fromkeys((n.lower() for n in LANGUAGES.values()), "a language")
     found |= dict.fromkeys(GROUP_NAMES.values(), "a kind of thing")

@@ -15,9 +15,10 @@ from vla.sim.render import VIEW, background, draw_gripper, sample_look, tile_spr
 from vla.sim.world import HOVER_Z, Gripper
 from vla.web.knowledge import Concept, concepts, countries, keywords, robot_concepts, splits, translated_name
 from vla.web.pictures import STYLES, picture
-from vla.web.refer import LANGUAGES, kind_of, references
+from vla.web.refer import LANGUAGES, colour_scene, kind_of, references
 
-WEB_GROUPS = ("unseen", "digits", "icons", "flags", "people")
+WEB_GROUPS = ("unseen", "digits", "icons", "flags", "people", "shapes")
+_COLOURED = 0.15  # share of larger scenes, where things are to be found and there are shapes, that are about their colours
 _ALIKE = 0.25  # share of larger scenes, where things are to be found, in which all but one are of a kind
 BINS = 256  # locations are written in the action vocabulary: 0..255 from left to right and from bottom to top
 TESTS = ("name", "where", "what_at", "kind", "count", "list", "hand", "fact", "find")
@@ -85,6 +86,8 @@ def _compose(config: WebConfig, rng: np.random.Generator) -> tuple[np.ndarray, l
     keys = rng.choice(config.pool(), n, replace=False)
     if config.find and n >= 3 and rng.random() < _ALIKE:
         keys = _odd_one_out(config, n, rng)
+    if config.find and "shapes" in config.groups and n >= 3 and rng.random() < _COLOURED:
+        keys = np.array(colour_scene(rng))
     px = config.size * 2
     on_table = rng.random() < config.on_table
     tint = tuple(int(v) for v in rng.integers(222, 256, 3))

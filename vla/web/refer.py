@@ -3,14 +3,17 @@ been given names (RT-2, arXiv 2307.15818, section 4.2)."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from vla.web.knowledge import NUMBERS, Concept, concepts, country_of, splits, translated_name
 
 LANGUAGES = {"es": "Spanish", "de": "German", "fr": "French"}
-TESTS = ("name", "category", "odd", "language", "sum", "product", "extreme", "capital", "continent")
-GROUP_NAMES = {"digits": "number", "icons": "symbol", "flags": "flag", "people": "person"}
+TESTS = ("name", "category", "odd", "language", "sum", "product", "extreme", "capital", "continent", "same_colour", "other_colour")
+GROUP_NAMES = {"digits": "number", "icons": "symbol", "flags": "flag", "people": "person", "shapes": "shape"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def references(keys: Sequence[str], target: int) -> list[Reference]:
             word = translated_name(own, code)
             if word and word != own.name and all(translated_name(c, code) != word for c in others):
                 found.append(Reference("language", f"{word} in {language.lower()}"))
-    found += _of_numbers(own, others) + _of_flags(own, others)
+    found += _of_numbers(own, others) + _of_flags(own, others) + _of_colours(own, others)
     return found
 
 
@@ -80,3 +83,38 @@ def _of_flags(own: Concept, others: list[Concept]) -> list[Reference]:
     if country.continent and country.continent not in elsewhere:
         found.append(Reference("continent", f"flag of a country in {country.continent.lower()}"))
     return found
+
+
+def _colour_and_form(concept: Concept) -> tuple[str, str] | None:
+    if concept.key not in splits()["shapes"]:
+        return None
+    colour, form = concept.name.split()
+    return colour, form
+
+
+def _of_colours(own: Concept, others: list[Concept]) -> list[Reference]:
+    mine, rest = _colour_and_form(own), [s for s in map(_colour_and_form, others) if s]
+    if mine is None:
+        return []
+    forms, colours = Counter(f for _, f in (mine, *rest)), {c for c, _ in rest}
+    found = [
+        Reference("same_colour", f"shape of the same colour as the {form}")
+        for colour, form in rest
+        if colour == mine[0] and forms[form] == 1
+    ]
+    if sum(c == mine[0] for c, _ in rest) > 1:
+        found = []
+    if len(rest) >= 2 and len(colours) == 1 and mine[0] not in colours:
+        found.append(Reference("other_colour", "shape of another colour"))
+    return found
+
+
+def colour_scene(rng: np.random.Generator) -> list[str]:
+    """Keys of three shapes, the first told by its colour: it is the only one like the second's, or the only one unlike the others'."""
+    table = {_colour_and_form(concepts()[k]): k for k in splits()["shapes"]}
+    colours = sorted({c for c, _ in filter(None, table)})
+    one, other = (colours[k] for k in rng.choice(len(colours), 2, replace=False))
+    form, second = (("circle", "square"), ("square", "circle"))[int(rng.integers(2))]
+    if rng.random() < 0.5:
+        return [table[one, form], table[one, second], table[other, form]]
+    return [table[one, form], table[other, form], table[other, second]]

@@ -20,6 +20,7 @@ GROUPS = {
         "cook", "farmer", "astronaut", "police officer", "judge", "man with white hair", "woman with red hair", "smiling face with sunglasses",
         "angry face", "loudly crying face",
     ),
+    "shapes": tuple(f"{c} {f}" for c in ("red", "orange", "yellow", "green", "blue", "purple", "brown") for f in ("circle", "square")),
 }  # fmt: skip
 
 
@@ -29,7 +30,7 @@ def make_splits(seed: int = 0) -> dict[str, list[str]]:
     Returns:
         ``robot``: 80 concept keys; ``web_only``: the other objects that exist in all styles; ``held_out_art``: one
         ``key:style`` per robot concept that robot data never shows; ``unseen``: of the web-only objects, one a category at a time, with names of one
-        word that no robot concept has; ``digits``, ``icons``, ``flags``, ``people``: see ``GROUPS``.
+        word that no robot concept has; ``digits``, ``icons``, ``flags``, ``people``, ``shapes``: see ``GROUPS``.
     """
     rng = random.Random(seed)
     pool = [c for c in object_concepts() if all(has_picture(c.key, s) for s in STYLES)]
