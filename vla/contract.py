@@ -16,7 +16,8 @@ class Contract:
     cameras in order; image_size px of the training images (height, width); history frames, horizon steps; statistics of the training
     actions and state in robot units (see ``vla.data.manifest.statistics``); versions of the libraries that trained it;
     environment: the source of the robot data (for the tabletop: its scene), so that evaluation can find the same one; state_dim: numbers of the
-    robot's measured state that the policy must be given at every frame of history (0: it does not look at it).
+    robot's measured state that the policy must be given at every frame of history (0: it does not look at it); relative: of every action dim the state dim
+    that it is learned as a difference to (-1: none), empty where all are learned as they are (``statistics["relative"]`` are then those of the differences).
     """
 
     action_space: ActionSpace
@@ -28,6 +29,7 @@ class Contract:
     versions: dict[str, str] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     state_dim: int = 0
+    relative: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -35,13 +37,15 @@ class Contract:
             "action_space": self.action_space.to_dict(),
             "cameras": list(self.cameras),
             "image_size": list(self.image_size),
+            "relative": list(self.relative),
         }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Contract:
         """Inverse of ``to_dict``."""
         space = ActionSpace.from_dict(data["action_space"])
-        return cls(**{**data, "action_space": space, "cameras": tuple(data["cameras"]), "image_size": tuple(data["image_size"])})
+        tuples = {k: tuple(data.get(k, ())) for k in ("cameras", "image_size", "relative")}
+        return cls(**{**data, **tuples, "action_space": space})
 
 
 def only(contracts: Mapping[str, Contract]) -> Contract:

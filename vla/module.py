@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric
 
 from vla.actions.normalise import Mode, Normaliser
 from vla.contract import Contract, only, pick
+from vla.data.relative import reference
 from vla.decoders.text import TextLoss
 from vla.heads.base import HeadLoss, Prediction
 from vla.optim import OptimConfig, make_optimizer
@@ -57,6 +58,13 @@ class BoundPolicy:
         return self.policy.act(images_BVTCHW, instructions, self.robot, state_BTP)
 
 
+def _normaliser(contract: Contract, mode: Mode, dims: dict[str, Mode] | None) -> Normaliser:
+    """Of the numbers that are learned: actions, or differences to the state, whose bounds are the smallest and largest of the training data."""
+    if not contract.relative:
+        return Normaliser(contract.action_space, contract.statistics.get("actions"), mode, dims)
+    return Normaliser(contract.action_space, contract.statistics["relative"], "min_max" if mode == "bounds" else mode, dims)
+
+
 class PolicyModule(lightning.LightningModule):
     """A policy gives ``losses(batch)`` and ``plan_and_act``; training, metrics and units are here, the same for all.
 
@@ -73,7 +81,7 @@ class PolicyModule(lightning.LightningModule):
         self.contracts = dict(sorted(contracts.items()))  # a robot's place by name: files do not keep another order
         self.optim, self.steps = optim or OptimConfig(), steps
         self.robot_weight, self.web_weight = robot_weight, web_weight
-        made = [Normaliser(c.action_space, c.statistics.get("actions"), normalise, normalise_dims) for c in self.contracts.values()]
+        made = [_normaliser(c, normalise, normalise_dims) for c in self.contracts.values()]
         self.normalisers = nn.ModuleList(made)  # in order of the contracts: names may have dots, module names not
         self.metrics = nn.ModuleDict()
 
@@ -126,7 +134,13 @@ class PolicyModule(lightning.LightningModule):
         state = None if state_BTP is None else state_BTP.to(self.device)
         made = self.plan_and_act(images_BVTCHW.to(self.device), list(instructions), name, state)
         actions = self.normaliser(name).inverse(made.unit_BHA.float().to(self.device)).cpu().numpy()
-        space = self.contracts[name].action_space
+        space, dims = self.contracts[name].action_space, self.contracts[name].relative
+        if dims:  # learned as differences to the present state
+            if state_BTP is None or state_BTP.shape[-1] != self.contracts[name].state_dim:
+                raise ValueError(
+                    f"{name}: actions are differences to the robot's state: give (rows, T, {self.contracts[name].state_dim})"
+                )
+            actions = actions + np.stack([reference(now, dims) for now in state_BTP[:, -1].cpu().numpy()])[:, None]
         low, high = np.array(space.low, np.float32), np.array(space.high, np.float32)
         decisions = np.array([n in space.binary for n in space.names])
         actions = np.where(decisions & (actions > (low + high) / 2), high, np.where(decisions, low, np.clip(actions, low, high)))

@@ -17,6 +17,7 @@ from rich.progress import track
 from vla.actions.bins import UniformBins
 from vla.data.manifest import DataError, load_manifest
 from vla.data.pipeline import untarred
+from vla.data.relative import reference
 from vla.data.samples import cut_frame, decode_image, read_json, read_steps
 
 
@@ -79,8 +80,10 @@ def offline(
         if contract.statistics.get("actions")
         else load_manifest(data)["statistics"]["actions"]["mean"]
     )
-    absolute = tuple(load_manifest(data)["identity"]["source"].get("state", ())) == space.names
+    source = load_manifest(data)["identity"]["source"]
+    absolute = tuple(source.get("state", ())) == space.names and not source.get("mapping", {}).get("delta")
     found: list[Trajectory] = []
+    origins: list[np.ndarray] = []  # what actions are learned as differences to
     missed: dict[str, list[np.ndarray]] = {}
     for meta, steps, sample in track(islice(_episodes(Path(data), split), episodes), "offline", disable=not progress):
         actions, length = steps["actions"], len(steps["actions"])
@@ -105,6 +108,8 @@ def offline(
         ahead = np.arange(length)[:, None] + np.arange(horizon)
         true, inside = actions[np.minimum(ahead, length - 1)], ahead < length
         found.append(Trajectory(sample["__key__"], meta["instruction"], actions, chunks[:, 0]))
+        dims = contract.relative
+        origins.append(np.stack([reference(s, dims) for s in steps["state"]]) if dims else np.zeros_like(actions))
         guesses = {
             "policy": chunks,
             "mean action": np.broadcast_to(np.array(mean, np.float32), actions.shape)[:, None],
@@ -116,7 +121,8 @@ def offline(
                 missed.setdefault(f"{name}, chunk", []).append(np.abs(guess - true)[inside])
     recorded, predicted = (np.concatenate([getattr(t, k) for t in found]) for k in ("recorded", "predicted"))
     normal = copy.deepcopy(policy.normaliser).cpu()
-    same = bins.index(normal(torch.from_numpy(predicted))) == bins.index(normal(torch.from_numpy(recorded)))
+    origin = np.concatenate(origins)
+    same = bins.index(normal(torch.from_numpy(predicted - origin))) == bins.index(normal(torch.from_numpy(recorded - origin)))
     means = {name: np.concatenate(parts).mean(0) for name, parts in missed.items()}
     share = same.float().mean(0).numpy()
     return OfflineResult(space.names, len(recorded), means, share, np.array(space.high) - np.array(space.low), found)

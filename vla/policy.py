@@ -87,7 +87,8 @@ class VLAPolicy(PolicyModule):
             if views > 1 and self.vision is not None:  # which camera, which moment; a single picture needs no name
                 self.views_VTD[str(len(self.heads) - 1)] = nn.Parameter(torch.randn(views, self.decoder.width) * 0.02)
         self.contracts = {
-            n: replace(c, state_dim=len(c.statistics["state"]["mean"]) if state else 0) for n, c in self.contracts.items()
+            n: replace(c, state_dim=len(c.statistics["state"]["mean"]) if state or c.relative else 0)
+            for n, c in self.contracts.items()
         }
         self.decoder.settle(sorted({row for h in self.heads for row in getattr(h, "new_rows", [])}))
 

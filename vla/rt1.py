@@ -40,6 +40,8 @@ class RT1Policy(PolicyModule):
     ) -> None:  # fmt: skip
         super().__init__(contracts, optim, steps, normalise)
         contract = self.contract  # one robot
+        if contract.relative:
+            raise ValueError("data.relative: RT-1 is given no state to put back; choose policy: vla")
         self.text = build("text", text, "policy.text", tokenizer=tokenizer, pretrained=pretrained)
         self.vision = FilmEfficientNet(model, image_size, weights, stages, self.text.width, width, place, pretrained)
         self.learner = TokenLearner(tokens, in_width=width, out_width=width)

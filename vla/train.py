@@ -19,6 +19,7 @@ from vla.config import ConfigError, Slot, build, load_config
 from vla.contract import Contract, library_versions
 from vla.data.manifest import action_space, load_manifest, pooled, widest
 from vla.data.module import DataConfig, Streams, sample_chunks
+from vla.data.relative import relative_dims, relative_statistics
 from vla.decoders.tokenizer import load_tokenizer, train_tokenizer
 from vla.optim import OptimConfig
 from vla.rollout_film import RolloutFilm
@@ -84,9 +85,16 @@ def make_contracts(config: RunConfig) -> tuple[dict[str, Contract], Counter[str]
             raise ConfigError(f"data.robots: {', '.join(names)} have different action dims, so they are not one robot ({robot})")
         origin = manifests[names[0]]["identity"]["source"]
         size = int(origin.get("size", 0))
+        dims: tuple[int, ...] = ()
+        seen = pooled([data.datasets[n] for n in names])
+        if set(names) & set(data.relative):
+            if not set(names) <= set(data.relative):
+                raise ConfigError(f"data.relative: {', '.join(names)} are one robot ({robot}): name all of them or none")
+            dims = relative_dims(Path(data.datasets[names[0]]), manifests[names[0]])
+            seen = seen | {"relative": relative_statistics(sample_chunks(data)[robot].numpy())}
         contracts[robot] = Contract(
             widest([s for s in spaces if s is not None]), tuple(data.cameras.get(names[0], window.cameras)), (size, size), window.history,
-            window.horizon, pooled([data.datasets[n] for n in names]), library_versions(), origin,
+            window.horizon, seen, library_versions(), origin, relative=dims,
         )  # fmt: skip
     return contracts, words
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +23,52 @@ from vla.train import RunConfig, train
 HERE = Path(__file__).parent
 SHARED = HERE.parents[2] / "shared" / "realdata"
 SEEDS = (0, 1, 2)
-DATA: dict[str, tuple[str, str, list[str], bool]] = {  # folder, camera, mapping, an incomplete download
-    "bridge": ("bridge_rlds", "image_0", ["source.mapping.size=64", "source.mapping.fps=5", "source.mapping.binary.action_6=0.5", "shard_size=5", "val_fraction=0.2"], False),
-    "g1": ("g1_lerobot21", "cam_high", ["source.mapping.size=64", "source.mapping.rate_hz=5", "shard_size=1", "val_fraction=0.25"], True),
-}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A folder of ../shared/realdata, its camera, how it is packed, and what its training changes."""
+
+    folder: str
+    camera: str
+    packing: tuple[str, ...]
+    incomplete: bool = False
+    changes: tuple[str, ...] = ()
+
+
+_SIZE = "source.mapping.size=64"
+DATA = {
+    "bridge": Recorded(
+        "bridge_rlds",
+        "image_0",
+        (_SIZE, "source.mapping.fps=5", "source.mapping.binary.action_6=0.5", "shard_size=5", "val_fraction=0.2"),
+    ),
+    "g1": Recorded(  # joint targets, so differences to the present joints can be learned
+        "g1_lerobot21",
+        "cam_high",
+        (_SIZE, "source.mapping.rate_hz=5", "shard_size=1", "val_fraction=0.25"),
+        incomplete=True,
+        changes=("data.relative=[arm]",),
+    ),
+}
 
 
 def packed(name: str) -> Path:
     """The data set as shards; five and two episodes are held out."""
-    folder, _, mapping, incomplete = DATA[name]
-    pack_from(SHARED / folder, Path("data/custom") / name, mapping, skip_missing=incomplete)
+    of = DATA[name]
+    pack_from(SHARED / of.folder, Path("data/custom") / name, list(of.packing), skip_missing=of.incomplete)
     return Path("data/custom") / name
 
 
 def run(name: str, start: str, seed: int, policy: Path) -> list[dict[str, Any]]:
     """One training run and its errors on held-out episodes: a row a dim and a guesser."""
-    data, camera = packed(name), DATA[name][1]
+    data, of = packed(name), DATA[name]
     changes = [
         f"run=runs/custom/{name}_{start.replace(' ', '_')}_{seed}",
         f"train.seed={seed}",
         f"data.datasets.arm={data}",
-        f"data.window.cameras=[{camera}]",
+        f"data.window.cameras=[{of.camera}]",
+        *of.changes,
     ]
     config = load_config(HERE / "config.yaml", changes + ([f"init={policy}"] if start == "fine-tuned" else []), RunConfig)
     result = offline(PolicyModule.load(train(config)).robot(), data, progress=False)

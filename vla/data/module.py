@@ -17,7 +17,8 @@ from vla.schema import Batch
 @dataclass(frozen=True)
 class DataConfig:
     """datasets: name -> folder of shards; mixture: name -> sampling weight; robots: data set -> name of its robot (its own name if not given;
-    data sets of one robot share action space and statistics); cameras: data set -> its cameras (``window.cameras`` if not given); shuffle: windows in
+    data sets of one robot share action space and statistics); cameras: data set -> its cameras (``window.cameras`` if not given); relative: data sets whose absolute targets
+    (actions called like a state dim) are learned as differences to the present state; shuffle: windows in
     the buffer; workers: loader processes (on few cores they compete with training: 0)."""
 
     datasets: dict[str, str]
@@ -25,6 +26,7 @@ class DataConfig:
     window: WindowConfig = field(default_factory=WindowConfig)
     robots: dict[str, str] = field(default_factory=dict)
     cameras: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    relative: tuple[str, ...] = ()
     shuffle: int = 4000
     workers: int = 0
 
@@ -36,7 +38,8 @@ def sample_chunks(config: DataConfig, count: int = 2000) -> dict[str, torch.Tens
         robot = config.robots.get(name, name)
         if load_manifest(folder)["kind"] == "episode" and robot not in found:
             window, cameras = replace(config.window, segments=1), config.cameras
-            stream = BatchStream({name: folder}, {name: 1.0}, window, 1, True, shuffle=1, cameras=cameras)
+            relative = tuple({name} & set(config.relative))
+            stream = BatchStream({name: folder}, {name: 1.0}, window, 1, True, shuffle=1, cameras=cameras, relative=relative)
             found[robot] = stream.chunks(name, count)
     return found
 
@@ -56,7 +59,7 @@ class Streams(lightning.LightningDataModule):
         return BatchStream(
             self.config.datasets, self.config.mixture, self.config.window, self.batch_size, train, self.seed, self.config.shuffle,
             start=self.batches if train else 0, rank=rank, world=world, limit=None if train else self.val_windows,
-            robots=self.config.robots, cameras=self.config.cameras,
+            robots=self.config.robots, cameras=self.config.cameras, relative=self.config.relative,
         )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from vla.data.collate import collate
 from vla.data.manifest import DataError, load_manifest
+from vla.data.relative import reference, relative_dims
 from vla.data.samples import BadSample, cut_frame, decode_image, read_json, read_steps
 from vla.schema import Batch
 
@@ -49,8 +50,10 @@ def untarred(directory: Path, urls: Iterator[dict[str, str]]) -> Iterator[dict[s
             ) from error
 
 
-def _windows(samples: Iterator[dict[str, Any]], config: WindowConfig) -> Iterator[dict[str, Any]]:
-    """One undecoded item per frame of an episode, or per web sample."""
+def _windows(
+    samples: Iterator[dict[str, Any]], config: WindowConfig, dims: tuple[int, ...] | None = None
+) -> Iterator[dict[str, Any]]:
+    """One undecoded item per frame of an episode, or per web sample. dims: see ``relative_dims``."""
     for sample in samples:
         meta = read_json(sample)
         if meta["kind"] == "web":
@@ -61,7 +64,8 @@ def _windows(samples: Iterator[dict[str, Any]], config: WindowConfig) -> Iterato
                 cut_frame(sample, meta, camera, 0)  # raises with the choices
         steps = read_steps(sample)
         for t in range(len(steps["actions"])):
-            yield {"sample": sample, "meta": meta, "steps": steps, "t": t}
+            origin = 0.0 if dims is None else reference(steps["state"][t], dims)
+            yield {"sample": sample, "meta": meta, "steps": steps, "t": t, "origin": origin}
 
 
 def _decode(item: dict[str, Any], config: WindowConfig, rng: random.Random) -> dict[str, Any]:
@@ -93,7 +97,7 @@ def _decode(item: dict[str, Any], config: WindowConfig, rng: random.Random) -> d
         "images": np.array(images),
         "texts": texts,
         "plans": plans,
-        "actions": np.array(actions),
+        "actions": np.array(actions) - item["origin"],
         "masks": np.array(masks),
         "state": state,
     }
@@ -106,13 +110,13 @@ class BatchStream(IterableDataset[Batch]):
         datasets: name -> folder of shards. mixture: name -> sampling weight (training only). batch_size: image rows a batch.
         train: endless and shuffled, or one exact pass. split: ``train`` or ``val`` (by default as ``train`` says). limit: windows of each data set
         in a pass. start: batches already consumed (exact resume). robots: data set -> robot (its own name if not given). cameras: data set -> its
-        cameras in order (``window.cameras`` if not given).
+        cameras in order (``window.cameras`` if not given). relative: data sets whose actions are given as differences to the present state, see ``relative_dims``.
     """
 
     def __init__(
         self, datasets: dict[str, str], mixture: dict[str, float], window: WindowConfig, batch_size: int, train: bool,
         seed: int = 0, shuffle: int = 4000, chunk: int = 1000, start: int = 0, rank: int = 0, world: int = 1, limit: int | None = None,
-        split: str | None = None, robots: dict[str, str] | None = None, cameras: dict[str, tuple[str, ...]] | None = None,
+        split: str | None = None, robots: dict[str, str] | None = None, cameras: dict[str, tuple[str, ...]] | None = None, relative: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         super().__init__()
         self.folders = {name: Path(path) for name, path in datasets.items()}
@@ -126,6 +130,10 @@ class BatchStream(IterableDataset[Batch]):
             missing = [c for c in self.windows[name].cameras if manifest["kind"] == "episode" and c not in manifest["cameras"]]
             if missing:
                 raise DataError(f"{self.folders[name]}: unknown camera {missing[0]!r}; it has {', '.join(manifest['cameras'])}")
+        unknown = [n for n in relative if n not in datasets]
+        if unknown:
+            raise DataError(f"data.relative: no data set {unknown[0]!r}; there are {', '.join(sorted(datasets))}")
+        self.dims = {n: relative_dims(self.folders[n], self.manifests[n]) if n in relative else None for n in datasets}
         self.mixture = {n: w for n, w in mixture.items() if w > 0}
         self.window, self.batch_size, self.train, self.seed = window, batch_size, train, seed
         self.shuffle, self.chunk, self.start, self.rank, self.world, self.limit = shuffle, chunk, start, rank, world, limit
@@ -136,22 +144,26 @@ class BatchStream(IterableDataset[Batch]):
         split = self.manifests[name]["splits"][self.split]
         return [str(self.folders[name] / shard) for shard in split]
 
+    def _cut(self, name: str, urls: Iterator[dict[str, str]]) -> Iterator[dict[str, Any]]:
+        """Windows of some shards of one data set."""
+        return _windows(untarred(self.folders[name], urls), self.windows[name], self.dims[name])
+
     def _undecoded(self, name: str, rng: random.Random) -> Iterator[dict[str, Any]]:
         """Endless, shuffled windows of one data set."""
         shards = self._shards(name)
         if not shards:
             raise DataError(f"{self.folders[name]}: no shards in its train split; pack more samples or smaller shards")
         urls = ({"url": shards[rng.randrange(len(shards))]} for _ in iter(int, 1))
-        windows = _windows(untarred(self.folders[name], urls), self.windows[name])
+        windows = self._cut(name, urls)
         return wds.filters._shuffle(windows, bufsize=self.shuffle, initial=self.shuffle // 2, rng=rng)
 
     def chunks(self, name: str, count: int) -> torch.Tensor:
         """(n, H, A) of the first ``count`` windows of the training split, undecoded."""
         urls = iter([{"url": s} for s in self._shards(name)])
         found = []
-        for item in islice(_windows(untarred(self.folders[name], urls), self.windows[name]), count):
+        for item in islice(self._cut(name, urls), count):
             actions, t = item["steps"]["actions"], item["t"]
-            found.append(actions[[min(t + k, len(actions) - 1) for k in range(self.window.horizon)]])
+            found.append(actions[[min(t + k, len(actions) - 1) for k in range(self.window.horizon)]] - item["origin"])
         return torch.from_numpy(np.array(found)).float()
 
     def _chunk(self, number: int, worker: int, skip: int, count: int) -> Iterator[Batch]:
@@ -187,7 +199,7 @@ class BatchStream(IterableDataset[Batch]):
         pending: list[tuple[str, dict[str, Any]]] = []
         for name in self.mixture:
             urls = iter([{"url": s} for s in self._shards(name)])
-            for index, item in enumerate(_windows(untarred(self.folders[name], urls), self.windows[name])):
+            for index, item in enumerate(self._cut(name, urls)):
                 if self.limit is not None and index >= self.limit:
                     break
                 if index % slots == slot:

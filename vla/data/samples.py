@@ -8,10 +8,12 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import simplejpeg
 from PIL import Image
 
 from vla.schema import Episode, WebSample
 
+_JPEG = b"\xff\xd8"
 MAX_IMAGE_PX = 4096  # a side; larger pictures are refused, not decoded
 
 
@@ -99,11 +101,26 @@ def cut_frame(sample: dict[str, Any], meta: dict[str, Any], camera: str, step: i
 
 
 def decode_image(data: bytes, where: str) -> np.ndarray:
-    """JPEG or PNG bytes to (3, H, W) uint8."""
+    """JPEG or PNG bytes to (3, H, W) uint8.
+
+    Raises:
+        BadSample: not a picture, a damaged one, or one of more than ``MAX_IMAGE_PX`` a side; the message begins with ``where``.
+    """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            if max(image.size) > MAX_IMAGE_PX:
-                raise BadSample(f"{where}: image of {image.size} px is larger than {MAX_IMAGE_PX}; resize it when packing")
-            return np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
-    except OSError as error:
+        if data[:2] == _JPEG:
+            _check_size(simplejpeg.decode_jpeg_header(data)[:2], where)
+            pixels = simplejpeg.decode_jpeg(data, "RGB")
+        else:
+            with Image.open(io.BytesIO(data)) as image:
+                _check_size(image.size, where)
+                pixels = np.asarray(image.convert("RGB"))
+    except BadSample:
+        raise
+    except (OSError, ValueError) as error:
         raise BadSample(f"{where}: unreadable image ({error}); run `vla data verify` on the data set") from error
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _check_size(sides: tuple[int, int], where: str) -> None:
+    if max(sides) > MAX_IMAGE_PX:
+        raise BadSample(f"{where}: image of {sides} px is larger than {MAX_IMAGE_PX}; resize it when packing")

@@ -1,0 +1,84 @@
+"""Absolute targets learned as differences to the present state: what training sees, what comes out, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY_POLICY
+
+from vla.config import check
+from vla.data.manifest import DataError
+from vla.data.pack import pack
+from vla.data.pipeline import BatchStream, WindowConfig
+from vla.offline import offline
+from vla.policy import VLAPolicy
+from vla.schema import ActionSpace, Episode
+from vla.sim.record import encode_jpeg
+from vla.train import RunConfig, train
+
+pytestmark = pytest.mark.filterwarnings("default")  # Lightning and tensorboard warn about their own affairs
+
+
+class Arm:
+    """Joint targets a constant step ahead of the joints, and a gripper."""
+
+    action_space: ActionSpace | None = ActionSpace(
+        ("elbow", "wrist", "grip"), ("rad", "rad", ""), (-9.0, -9.0, 0.0), (9.0, 9.0, 1.0), ("grip",)
+    )
+
+    def __init__(self, state: tuple[str, ...] = ("wrist", "elbow")) -> None:
+        self.state = state
+
+    def __len__(self) -> int:
+        return 8
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": "arm", "state": self.state, "size": 32}
+
+    def __getitem__(self, index: int) -> Episode:
+        rng = np.random.default_rng(index)
+        state = (rng.uniform(-1, 1, 2) + np.arange(10)[:, None] * [0.1, 0.2]).astype(np.float32)  # wrist, elbow
+        actions = np.stack([state[:, 1] + 0.2, state[:, 0] + 0.1, np.arange(10) % 2], 1).astype(np.float32)
+        frames = [encode_jpeg(np.full((32, 32, 3), 20 * t, np.uint8)) for t in range(10)]
+        return Episode(f"{index:07d}", "wave", {"top": frames}, actions, state=state)
+
+
+def test_differences_go_in_and_absolute_targets_come_out(tmp_path: Path) -> None:
+    pack(Arm(), tmp_path / "arm", 2, 0.25, False)
+    stream = BatchStream({"arm": str(tmp_path / "arm")}, {"arm": 1.0}, WindowConfig(horizon=3), 4, False, relative=("arm",))
+    part = next(iter(stream)).robots[0]
+    whole = part.mask_KH.all(1)
+    expected = torch.tensor([[0.2, 0.1], [0.4, 0.2], [0.6, 0.3]])  # every step of a chunk from the same state
+    assert torch.allclose(part.actions_KHA[whole][..., :2], expected.expand(int(whole.sum()), 3, 2), atol=1e-5)
+    assert set(part.actions_KHA[..., 2].unique().tolist()) == {0.0, 1.0}
+    run = {
+        "policy": TINY_POLICY | {"head": {"name": "regression"}},
+        "data": {"datasets": {"arm": str(tmp_path / "arm")}, "mixture": {"arm": 1.0}, "window": {"horizon": 3}, "relative": ["arm"], "shuffle": 20},
+        "run": str(tmp_path / "run"),
+        "train": {"steps": 1, "batch_size": 4, "val_every": 1, "save_every": 1, "accelerator": "cpu"},
+    }  # fmt: skip
+    policy = VLAPolicy.load(train(check(run, RunConfig, ""), progress=False))
+    assert policy.contract.relative == (1, 0, -1) and policy.contract.state_dim == 2
+    torch.nn.init.zeros_(policy.heads[0].out.weight)
+    torch.nn.init.zeros_(policy.heads[0].out.bias)  # the middle of all differences: 0.4 and 0.2
+    images, state = torch.zeros((2, 1, 1, 3, 32, 32), dtype=torch.uint8), torch.tensor([[[1.0, 2.0]], [[-1.0, 0.5]]])
+    acted = policy.act(images, ["wave"] * 2, state_BTP=state)
+    assert np.allclose(acted[:, :, :2], [[[2.4, 1.2]] * 3, [[0.9, -0.8]] * 3], atol=1e-5)
+    with pytest.raises(ValueError, match=r"differences to the robot's state: give \(rows, T, 2\)"):
+        policy.act(images, ["wave"] * 2)
+    errors = offline(policy.robot(), tmp_path / "arm", progress=False).errors
+    assert np.allclose(errors["policy"][:2], [0.2, 0.1], atol=1e-5)
+
+
+def test_actions_without_a_state_of_their_name_are_refused(tmp_path: Path) -> None:
+    pack(Arm(("left", "right")), tmp_path / "arm", 2, 0.25, False)
+    with pytest.raises(
+        DataError, match=r"no action dim is called like a state dim \(actions elbow, wrist, grip; state left, right\)"
+    ):
+        BatchStream({"arm": str(tmp_path / "arm")}, {"arm": 1.0}, WindowConfig(), 4, True, relative=("arm",))
+    with pytest.raises(DataError, match=r"data\.relative: no data set 'amr'; there are arm"):
+        BatchStream({"arm": str(tmp_path / "arm")}, {"arm": 1.0}, WindowConfig(), 4, True, relative=("amr",))
