@@ -37,7 +37,7 @@ def concepts(episodes: list[Result]) -> dict[str, tuple[int, int]]:
 def tables() -> dict[str, str]:
     """The README's tables: an attempt each."""
     found = {}
-    for name, folder in (("first attempt", "attempt_1/eval"), ("second attempt", "eval")):
+    for name, folder in (("first attempt", "attempt_1/eval"), ("second attempt", "attempt_2/eval"), ("third attempt", "eval")):
         if (HERE / folder / "results.json").is_file():
             rows = table_rows({name: load(HERE / folder / "results.json")})
             columns = [c for c in rows[0] if c != "policy"]
@@ -51,7 +51,7 @@ def main() -> None:
         for name, (wins, n) in concepts(load(Path(sys.argv[1]))).items():
             print(f"{wins:3} of {n:3}  {name}")
         return
-    runs = {name: RUNS / name for name in ("web", "policy") if list((RUNS / name).glob("csv-*"))}  # a copied web stage has no curve
+    runs = {name: RUNS / name for name in ("web", "policy", "more") if list((RUNS / name).glob("csv-*"))}  # a copied stage has no curve
     plot_curves(runs, HERE / "curves.png")
     for name, run in runs.items():
         series = read_curves(run)
@@ -59,7 +59,7 @@ def main() -> None:
         table = {name: dict(points) for name, points in series.items()}
         rows = [{"step": s} | {n: f"{table[n][s]:.6g}" if s in table[n] else "" for n in table} for s in steps]
         write_table(HERE / f"metrics_{name}.csv", rows)
-    shutil.copytree(RUNS / "policy" / "policy", HERE / "policy", dirs_exist_ok=True)
+    shutil.copytree(RUNS / "more" / "policy", HERE / "policy", dirs_exist_ok=True)
     for name, text in tables().items():
         put(HERE / "README.md", name, text)
 

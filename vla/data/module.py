@@ -9,6 +9,7 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
+from vla.data.augment import AugmentConfig
 from vla.data.manifest import load_manifest
 from vla.data.pipeline import BatchStream, WindowConfig
 from vla.schema import Batch
@@ -18,7 +19,7 @@ from vla.schema import Batch
 class DataConfig:
     """datasets: name -> folder of shards; mixture: name -> sampling weight; robots: data set -> name of its robot (its own name if not given;
     data sets of one robot share action space and statistics); cameras: data set -> its cameras (``window.cameras`` if not given); relative: data sets whose absolute targets
-    (actions called like a state dim) are learned as differences to the present state; shuffle: windows in
+    (actions called like a state dim) are learned as differences to the present state; augment: robots' pictures varied in training; shuffle: windows in
     the buffer; workers: loader processes (on few cores they compete with training: 0)."""
 
     datasets: dict[str, str]
@@ -27,6 +28,7 @@ class DataConfig:
     robots: dict[str, str] = field(default_factory=dict)
     cameras: dict[str, tuple[str, ...]] = field(default_factory=dict)
     relative: tuple[str, ...] = ()
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     shuffle: int = 4000
     workers: int = 0
 
@@ -59,7 +61,7 @@ class Streams(lightning.LightningDataModule):
         return BatchStream(
             self.config.datasets, self.config.mixture, self.config.window, self.batch_size, train, self.seed, self.config.shuffle,
             start=self.batches if train else 0, rank=rank, world=world, limit=None if train else self.val_windows,
-            robots=self.config.robots, cameras=self.config.cameras, relative=self.config.relative,
+            robots=self.config.robots, cameras=self.config.cameras, relative=self.config.relative, augment=self.config.augment,
         )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:

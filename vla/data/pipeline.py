@@ -20,6 +20,7 @@ import torch
 import webdataset as wds
 from torch.utils.data import IterableDataset, get_worker_info
 
+from vla.data.augment import AugmentConfig, augmented
 from vla.data.collate import collate
 from vla.data.manifest import DataError, load_manifest
 from vla.data.relative import reference, relative_dims
@@ -68,8 +69,8 @@ def _windows(
             yield {"sample": sample, "meta": meta, "steps": steps, "t": t, "origin": origin}
 
 
-def _decode(item: dict[str, Any], config: WindowConfig, rng: random.Random) -> dict[str, Any]:
-    """Pixels and the segments of one window."""
+def _decode(item: dict[str, Any], config: WindowConfig, rng: random.Random, augment: AugmentConfig | None = None) -> dict[str, Any]:
+    """Pixels and the segments of one window. augment: None where nothing is to be changed."""
     sample, meta = item["sample"], item["meta"]
     if meta["kind"] == "web":
         qa = meta["qa"] if len(meta["qa"]) <= config.segments else rng.sample(meta["qa"], config.segments)
@@ -80,6 +81,8 @@ def _decode(item: dict[str, Any], config: WindowConfig, rng: random.Random) -> d
     ahead = [min(t + k, total - 1) for k in range(horizon)]
     inside = np.array([t + k < total for k in range(horizon)])
     images = [[decode_image(cut_frame(sample, meta, c, p), sample["__key__"]) for p in past] for c in config.cameras]
+    if augment is not None:
+        images = [list(augmented(np.stack(frames), augment, rng)) for frames in images]
     texts, actions, masks = [meta["instruction"]], [steps["actions"][ahead]], [inside]
     plans = [meta["plans"][t] if meta["plans"] else ""]
     if meta["alternatives"] and "alternative_mask" in steps:
@@ -110,13 +113,15 @@ class BatchStream(IterableDataset[Batch]):
         datasets: name -> folder of shards. mixture: name -> sampling weight (training only). batch_size: image rows a batch.
         train: endless and shuffled, or one exact pass. split: ``train`` or ``val`` (by default as ``train`` says). limit: windows of each data set
         in a pass. start: batches already consumed (exact resume). robots: data set -> robot (its own name if not given). cameras: data set -> its
-        cameras in order (``window.cameras`` if not given). relative: data sets whose actions are given as differences to the present state, see ``relative_dims``.
+        cameras in order (``window.cameras`` if not given). relative: data sets whose actions are given as differences to the present state, see ``relative_dims``. augment: how
+        pictures of robots are varied in training.
     """
 
     def __init__(
         self, datasets: dict[str, str], mixture: dict[str, float], window: WindowConfig, batch_size: int, train: bool,
         seed: int = 0, shuffle: int = 4000, chunk: int = 1000, start: int = 0, rank: int = 0, world: int = 1, limit: int | None = None,
         split: str | None = None, robots: dict[str, str] | None = None, cameras: dict[str, tuple[str, ...]] | None = None, relative: tuple[str, ...] = (),
+        augment: AugmentConfig | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.folders = {name: Path(path) for name, path in datasets.items()}
@@ -137,6 +142,7 @@ class BatchStream(IterableDataset[Batch]):
         self.mixture = {n: w for n, w in mixture.items() if w > 0}
         self.window, self.batch_size, self.train, self.seed = window, batch_size, train, seed
         self.shuffle, self.chunk, self.start, self.rank, self.world, self.limit = shuffle, chunk, start, rank, world, limit
+        self.augment = augment if train and augment != AugmentConfig() else None
         self.split = split or ("train" if train else "val")
         self.drawn: Counter[str] = Counter()  # image rows handed out by source, for the realised mixture
 
@@ -176,7 +182,7 @@ class BatchStream(IterableDataset[Batch]):
             decode_rng = random.Random(rng.random())
             if index >= skip:
                 self.drawn.update(n for n, _ in picks)
-                yield collate([(n, _decode(i, self.windows[n], decode_rng)) for n, i in picks], self.robots)
+                yield collate([(n, _decode(i, self.windows[n], decode_rng, self.augment)) for n, i in picks], self.robots)
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()

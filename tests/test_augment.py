@@ -1,0 +1,60 @@
+"""Varied pictures: the same change for every frame of a camera, repeatable, in training alone."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vla.data.augment import AugmentConfig, augmented
+from vla.data.pipeline import BatchStream, WindowConfig
+from vla.schema import RobotBatch
+
+PICTURES = np.random.default_rng(0).integers(0, 256, (1, 3, 24, 32), dtype=np.uint8).repeat(2, 0)
+share = st.floats(0, 1, allow_subnormal=False)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.3, 1), share, share, share, st.floats(0, 0.5), st.integers(0, 99))
+def test_frames_change_alike_and_repeatably(
+    crop: float, brightness: float, contrast: float, saturation: float, hue: float, seed: int
+) -> None:
+    config = AugmentConfig(crop, brightness, contrast, saturation, hue)
+    made = augmented(PICTURES, config, random.Random(seed))
+    assert made.shape == PICTURES.shape and made.dtype == np.uint8
+    assert np.array_equal(made[0], made[1]) and np.array_equal(made, augmented(PICTURES, config, random.Random(seed)))
+
+
+def test_nothing_asked_nothing_changed() -> None:
+    assert np.array_equal(augmented(PICTURES, AugmentConfig(), random.Random(0)), PICTURES)
+
+
+def test_a_crop_shows_a_part_of_the_picture() -> None:
+    ramp = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (1, 3, 64, 1))
+    made = augmented(ramp, AugmentConfig(crop=0.5), random.Random(3)).astype(int)
+    assert made.max() - made.min() < 250 and (np.diff(made[0, 0, 0]) >= 0).all()
+
+
+def test_robots_pictures_vary_in_training_alone(tiny_data: dict[str, str]) -> None:
+    def first(train: bool, augment: AugmentConfig | None) -> RobotBatch:
+        data = {"robot": tiny_data["robot"]}
+        return next(iter(BatchStream(data, {"robot": 1.0}, WindowConfig(history=2), 4, train, shuffle=20, augment=augment))).robots[
+            0
+        ]
+
+    strong = AugmentConfig(crop=0.8, brightness=0.4)
+    for train in (True, False):
+        plain, varied = first(train, None), first(train, strong)
+        assert torch.equal(plain.actions_KHA, varied.actions_KHA)
+        assert torch.equal(plain.images_BVTCHW, varied.images_BVTCHW) == (not train)
+    assert torch.equal(first(True, strong).images_BVTCHW, first(True, strong).images_BVTCHW)
+
+
+@pytest.mark.parametrize("wrong", [{"crop": 0.0}, {"crop": 1.5}, {"hue": 0.6}, {"brightness": -0.1}])
+def test_impossible_amounts_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"data.augment.{next(iter(wrong))}="):
+        AugmentConfig(**wrong)
