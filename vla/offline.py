@@ -151,11 +151,12 @@ def plot(result: OfflineResult, episodes: int = 3, most_dims: int = 8) -> bytes:
     figure, axes = plt.subplots(
         len(shown), len(dims), figsize=(2.2 * len(dims), 1.8 * len(shown) + 0.4), constrained_layout=True, squeeze=False
     )
-    for line, trajectory in zip(axes, shown, strict=True):
+    for row, (line, trajectory) in enumerate(zip(axes, shown, strict=True)):
         for axis, k in zip(line, dims, strict=True):
             axis.plot(trajectory.recorded[:, k], color="0.3", lw=1.8, label="recorded")
             axis.plot(trajectory.predicted[:, k], color="C1", lw=1.2, label="predicted")
-            axis.set_title(result.names[k] if line is axes[0] else "", fontsize=8)
+            axis.set_title(result.names[k] if row == 0 else "", fontsize=8)
+            axis.set_xlabel("frame" if row == len(shown) - 1 else "", fontsize=7)
             axis.tick_params(labelsize=6)
             axis.spines[["top", "right"]].set_visible(False)
         line[0].set_ylabel(f"{trajectory.instruction[:26]}", fontsize=7)

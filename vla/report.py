@@ -99,6 +99,13 @@ def read_curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     return {name: sorted(points.items()) for name, points in series.items()}
 
 
+def curves_table(run: Path) -> list[dict[str, str]]:
+    """All logged series of a run, a row a step."""
+    table = {name: dict(points) for name, points in read_curves(run).items()}
+    steps = sorted({s for points in table.values() for s in points})
+    return [{"step": str(s)} | {n: f"{points[s]:.6g}" if s in points else "" for n, points in table.items()} for s in steps]
+
+
 def plot_curves(runs: Mapping[str, Path], out: Path | None = None) -> bytes:
     """Losses, accuracy and errors of several runs as one PNG figure (also written to ``out``)."""
     import matplotlib

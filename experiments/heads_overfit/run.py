@@ -82,7 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=1500)
     steps = parser.parse_args().steps
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # small models: a second thread gains little
     data = Path("data/heads_overfit")
     scene = SceneConfig(skills=("pick",), cards=(0, 0), concepts=12)
     pack(TabletopSource(scene, 8, noise=0.0, alternatives=0), data, shard_size=8, val_fraction=0.0)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from vla.evaluate import Result
-from vla.report import plot_curves, read_curves, table_rows
+from vla.report import curves_table, plot_curves, table_rows
 from vla.tables import markdown, put, write_table
 
 HERE, RUNS = Path(__file__).parent, Path("runs/seen")
@@ -51,14 +51,12 @@ def main() -> None:
         for name, (wins, n) in concepts(load(Path(sys.argv[1]))).items():
             print(f"{wins:3} of {n:3}  {name}")
         return
-    runs = {name: RUNS / name for name in ("web", "policy", "more") if list((RUNS / name).glob("csv-*"))}  # a copied stage has no curve
+    runs = {
+        name: RUNS / name for name in ("web", "policy", "more") if list((RUNS / name).glob("csv-*"))
+    }  # a copied stage has no curve
     plot_curves(runs, HERE / "curves.png")
     for name, run in runs.items():
-        series = read_curves(run)
-        steps = sorted({s for points in series.values() for s, _ in points})
-        table = {name: dict(points) for name, points in series.items()}
-        rows = [{"step": s} | {n: f"{table[n][s]:.6g}" if s in table[n] else "" for n in table} for s in steps]
-        write_table(HERE / f"metrics_{name}.csv", rows)
+        write_table(HERE / f"metrics_{name}.csv", curves_table(run))
     shutil.copytree(RUNS / "more" / "policy", HERE / "policy", dirs_exist_ok=True)
     for name, text in tables().items():
         put(HERE / "README.md", name, text)
