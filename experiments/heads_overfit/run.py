@@ -18,6 +18,7 @@ from vla.data.pack import pack
 from vla.data.sources import TabletopSource
 from vla.offline import offline
 from vla.policy import VLAPolicy
+from vla.report import read_curves
 from vla.sim.scene import SceneConfig
 from vla.tables import markdown, put, read_table, write_table
 from vla.train import RunConfig, train
@@ -51,15 +52,16 @@ def run(label: str, data: Path, steps: int) -> dict[str, Any]:
     config["policy"]["head"], config["data"]["datasets"] = head, {"robot": str(data)}
     saved = train(check(config, RunConfig, ""))
     policy = VLAPolicy.load(saved)
-    result = offline(policy, data, split="train", progress=False)
+    result = offline(policy.robot(), data, split="train", progress=False)
     image = torch.zeros((1, 1, 1, 3, 64, 64), dtype=torch.uint8)
     times = []
     for _ in range(30):
         start = time.perf_counter()
         policy.act(image, ["pick the banana"])
         times.append(time.perf_counter() - start)
+    right = read_curves(folder).get("train/action_token_accuracy")
     return {
-        "head": label, "horizon": horizon, "parameters": trainable(policy)[0], "steps": steps, "frames": result.frames,
+        "head": label, "horizon": horizon, "tokens_right": f"{right[-1][1]:.4f}" if right else "", "parameters": trainable(policy)[0], "steps": steps, "frames": result.frames,
         "same_bin": f"{result.same_bin.mean():.4f}", "l1_share_of_range": f"{result.l1_share.mean():.5f}",
         "worst_dim_l1_share": f"{result.l1_share.max():.5f}", "act_ms": f"{1000 * statistics.median(times[5:]):.2f}",
     }  # fmt: skip
@@ -69,12 +71,16 @@ def tables() -> dict[str, str]:
     """The README's tables, of results.csv."""
     rows = [
         [
-            r["head"], f"{int(r['parameters']):,}", f"{100 * float(r['same_bin']):.2f} %", f"{100 * float(r['l1_share_of_range']):.2f} %",
+            r["head"], f"{int(r['parameters']):,}", f"{100 * float(r['tokens_right']):.2f} %" if r["tokens_right"] else "", f"{100 * float(r['same_bin']):.2f} %", f"{100 * float(r['l1_share_of_range']):.2f} %",
             f"{100 * float(r['worst_dim_l1_share']):.2f} %", r["act_ms"],
         ]
         for r in read_table(HERE / "results.csv")
     ]  # fmt: skip
-    return {"heads": markdown(["head", "trained parameters", "same bin", "L1, share of range", "worst dim", "an action, ms"], rows)}
+    return {
+        "heads": markdown(
+            ["head", "trained parameters", "tokens right", "same bin", "L1, share of range", "worst dim", "an action, ms"], rows
+        )
+    }
 
 
 def main() -> None:

@@ -21,11 +21,12 @@ class MixtureHead(nn.Module):
     """``modes`` diagonal Gaussians over a step's numbers, decisions by classification; acting takes the likeliest mode's mean.
 
     Args:
-        modes: of the mixture. floor: smallest standard deviation in normalised units (a bound on the likelihood). parallel: see ``ActionQueries``.
+        modes: of the mixture. floor: smallest standard deviation in normalised units: it bounds the likelihood and, with it, how far numbers
+        outweigh decisions (at 0.01 "terminate" was not learned even by heart: experiments/heads_overfit, LOG.md). parallel: see ``ActionQueries``.
     """
 
     def __init__(
-        self, modes: int = 5, floor: float = 0.01, parallel: bool = True, *, decoder: Any, action_space: ActionSpace, horizon: int
+        self, modes: int = 5, floor: float = 0.05, parallel: bool = True, *, decoder: Any, action_space: ActionSpace, horizon: int
     ) -> None:
         super().__init__()
         if modes < 1 or floor <= 0:
