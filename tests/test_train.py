@@ -110,3 +110,11 @@ def test_two_processes_train_together(tiny_run: dict[str, Any], tmp_path: Path) 
     script.write_text(COMMAND.replace("; train(check", "\nif __name__ == '__main__':\n    train(check"))
     subprocess.run([sys.executable, str(script), str(config)], check=True, capture_output=True, timeout=200)
     assert VLAPolicy.load(Path(str(tiny_run["run"])) / "policy")
+
+
+def test_a_start_that_failed_leaves_no_run_behind(tiny_run: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="nowhere"):
+        train(check(tiny_run | {"init": "nowhere"}, RunConfig, ""), progress=False)
+    saved = train(check(tiny_run | {"train": tiny_run["train"] | {"steps": 1}}, RunConfig, ""), progress=False)
+    with pytest.raises(ConfigError, match="holds a run with another configuration"):
+        train(check(tiny_run | {"init": str(saved)}, RunConfig, ""), progress=False)

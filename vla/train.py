@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
@@ -119,7 +120,8 @@ def train(config: RunConfig, progress: bool = True) -> Path:
     if done.is_dir():
         return done
     run.mkdir(parents=True, exist_ok=True)
-    saved.write_text(now, encoding="utf-8")
+    if not saved.is_file():  # nothing began here, or what began never came as far as training
+        shutil.rmtree(run / "tokenizer", ignore_errors=True)
     # 2. reproducibility and the machine
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*Checkpoint directory.*|.*LeafSpec.*")  # Lightning about its own affairs
@@ -136,6 +138,7 @@ def train(config: RunConfig, progress: bool = True) -> Path:
     )  # fmt: skip
     if config.init and not checkpoint.is_file():
         start_from(policy, config.init)
+    saved.write_text(now, encoding="utf-8")
     # 5. loop
     streams = Streams(config.data, config.train.batch_size, config.train.seed, config.train.val_windows)
     loggers = [
