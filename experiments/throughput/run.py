@@ -193,7 +193,7 @@ def main() -> None:
     """Measure and write results.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[12, 50, 100, 300])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[12, 50, 125, 300])
     arguments = parser.parse_args()
     root = Path("data/throughput")
     start = time.perf_counter()

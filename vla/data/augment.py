@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torchvision.transforms.v2 import InterpolationMode, functional
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,8 @@ class AugmentConfig:
 
 def augmented(images_TCHW: np.ndarray, config: AugmentConfig, rng: random.Random) -> np.ndarray:
     """The same change for all frames (uint8) of one camera; a function of its arguments and the state of ``rng``."""
+    from torchvision.transforms.v2 import InterpolationMode, functional  # heavy, and not needed where nothing is varied
+
     images = torch.from_numpy(images_TCHW)
     if config.crop < 1:
         height, width = images.shape[-2:]
