@@ -1,6 +1,7 @@
 """Does a tabletop policy help with other robots' recordings? Bridge (WidowX, 7 dims) and G1 (26 joints) on held-out episodes, rows to results.csv.
 
-Usage: python experiments/custom_data/run.py [--policy experiments/tabletop_seen/policy] [--table]; finished runs are skipped, an interrupted one continues.
+Usage: python experiments/custom_data/run.py [--data bridge] [--policy experiments/tabletop_seen/policy] [--table]; finished runs are skipped, an interrupted one
+continues; bridge and g1 may run side by side.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ from vla.train import RunConfig, train
 HERE = Path(__file__).parent
 SHARED = HERE.parents[2] / "shared" / "realdata"
 SEEDS = (0, 1, 2)
+STARTS = {  # what each changes; fine-tuned: from the tabletop's policy
+    "fine-tuned, LoRA": ("optim.frozen=[vision]", "policy.decoder.lora={rank: 16}", "optim.lr=0.001"),
+    "fine-tuned, everything": (),
+    "from scratch": (),
+}
 
 
 @dataclass(frozen=True)
@@ -64,15 +70,16 @@ def run(name: str, start: str, seed: int, policy: Path) -> list[dict[str, Any]]:
     """One training run and its errors on held-out episodes: a row a dim and a guesser."""
     data, of = packed(name), DATA[name]
     changes = [
-        f"run=runs/custom/{name}_{start.replace(' ', '_')}_{seed}",
+        f"run=runs/custom/{name}_{start.replace(', ', '-').replace(' ', '_')}_{seed}",
         f"train.seed={seed}",
         f"data.datasets.arm={data}",
         f"data.window.cameras=[{of.camera}]",
         *of.changes,
+        *STARTS[start],
     ]
-    config = load_config(HERE / "config.yaml", changes + ([f"init={policy}"] if start == "fine-tuned" else []), RunConfig)
+    config = load_config(HERE / "config.yaml", changes + ([f"init={policy}"] if "fine-tuned" in start else []), RunConfig)
     result = offline(PolicyModule.load(train(config)).robot(), data, progress=False)
-    if start == "fine-tuned" and seed == SEEDS[0]:
+    if start == next(iter(STARTS)) and seed == SEEDS[0]:
         (HERE / f"{name}.png").write_bytes(plot(result))
     where = {"data": name, "start": start, "seed": seed, "episodes": len(result.trajectories), "frames": result.frames}
     return [
@@ -111,17 +118,17 @@ def main() -> None:
     """All runs, then the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--policy", type=Path, default=HERE.parent / "tabletop_seen" / "policy")
+    parser.add_argument("--data", choices=list(DATA), help="only this one")
     parser.add_argument("--table", action="store_true", help="only put the table of results.csv into the README")
     arguments = parser.parse_args()
     path = HERE / "results.csv"
-    rows = read_table(path)
-    for name in () if arguments.table else DATA:
+    for name in () if arguments.table else [arguments.data] if arguments.data else DATA:
         for seed in SEEDS:
-            for start in ("fine-tuned", "from scratch"):
-                if any((r["data"], r["start"], r["seed"]) == (name, start, str(seed)) for r in rows):
+            for start in STARTS:
+                if any((r["data"], r["start"], r["seed"]) == (name, start, str(seed)) for r in read_table(path)):
                     continue
-                rows += [{k: str(v) for k, v in row.items()} for row in run(name, start, seed, arguments.policy)]
-                write_table(path, rows)
+                new = run(name, start, seed, arguments.policy)
+                write_table(path, [*read_table(path), *new])  # read again: the other data set may have been written beside
     put(HERE / "README.md", "errors", tables()["errors"])
 
 

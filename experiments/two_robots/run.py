@@ -17,7 +17,7 @@ from vla.evaluate import evaluate, summary
 from vla.module import PolicyModule
 from vla.offline import offline
 from vla.report import default_environment
-from vla.suites import read_results
+from vla.suites import mcnemar, read_results
 from vla.tables import markdown, put
 from vla.train import RunConfig, train
 
@@ -34,14 +34,17 @@ def closed_loop(policy: Any, episodes: int, out: Path) -> None:
 
 def tables() -> dict[str, str]:
     """The README's tables, of the JSON files."""
-    rows = []
-    for when in ("before", "after"):
-        for skill, s in summary(read_results(HERE / f"{when}.json")).items():
+    rows, found = [], {when: read_results(HERE / f"{when}.json") for when in ("before", "after")}
+    for when, results in found.items():
+        for skill, s in summary(results).items():
             rows.append([when, skill, f"{100 * s['success']:.1f} %", f"{100 * s['low']:.1f} to {100 * s['high']:.1f}", str(s["n"])])
+    m = mcnemar(found["after"], found["before"])
+    paired = f"Of the same {len(found['after'])} episodes {m['only_theirs']} were won only before and {m['only_ours']} only after (McNemar's exact test: p = {m['p']:.2g})."
     shares = json.loads((HERE / "g1.json").read_text())["error_as_share_of_range"]
     arm = [[who, f"{100 * share:.2f} %"] for who, share in shares.items()]
     return {
         "tabletop": markdown(["when", "skill", "success", "95 % interval", "episodes"], rows),
+        "paired": paired,
         "g1": markdown(["who", "error, share of range"], arm),
     }
 
