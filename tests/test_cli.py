@@ -64,6 +64,25 @@ def test_readme_commands_exist() -> None:
         assert (REPOSITORY / path).is_file(), path
 
 
+@pytest.mark.filterwarnings("default")  # Lightning and tensorboard warn about their own affairs
+def test_the_readmes_swaps_train(tiny_data: dict[str, str], tmp_path: Path) -> None:
+    from vla.config import load_config
+    from vla.policy import VLAPolicy
+    from vla.train import RunConfig, train
+
+    lines = re.findall(r"^vla train (configs/swap\.yaml) (\S+) run=", (REPOSITORY / "README.md").read_text(), re.MULTILINE)
+    assert len(lines) == 3
+    short = [f"data.datasets.{n}={p}" for n, p in tiny_data.items()] + [
+        "train.steps=1",
+        "train.val_every=1",
+        "train.val_windows=2",
+        "train.batch_size=2",
+    ]
+    for n, (path, swap) in enumerate(lines):
+        run = load_config(REPOSITORY / path, [swap, f"run={tmp_path / str(n)}", *short], RunConfig)
+        assert VLAPolicy.load(train(run, progress=False)).contract.cameras == ("top",)
+
+
 def test_files_are_small_and_the_loss_is_near() -> None:
     for folder in ("vla", "tests"):
         for path in (REPOSITORY / folder).rglob("*.py"):
