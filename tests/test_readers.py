@@ -131,7 +131,7 @@ BROKEN: list[tuple[str, Callable[[Path], Any], str]] = [
     ("lerobot2", lambda p: (p / "meta/tasks.jsonl").write_text('{"task_index": 7, "task": "x"}\n'), r"episode 0 has task 0, which the task list lacks"),
     ("lerobot2", lambda p: (p / "meta/tasks.jsonl").unlink(), r"tasks\.jsonl: missing"),
     ("lerobot2", lambda p: (p / "meta/episodes.jsonl").write_text('{"episode_index": 0\n'), r"episodes\.jsonl: line 1 is not JSON"),
-    ("lerobot2", lambda p: _edit(p / "meta/info.json", lambda d: d["features"]["action"].update(shape=[4])), r"3 numbers a row, meta/info.json declares 4"),
+    ("lerobot2", lambda p: _edit(p / "meta/info.json", lambda d: d["features"]["action"].update(shape=[4], names=None)), r"3 numbers a row, meta/info.json declares 4"),
     ("lerobot2", lambda p: _edit(p / "meta/info.json", lambda d: d.update(codebase_version="v9.0")), r"codebase_version 'v9\.0'; this program reads"),
     ("lerobot2", lambda p: _truncate(p / "videos/chunk-000/observation.images.top/episode_000000.mp4"), r"episode_000000\.mp4: damaged video"),
     ("rlds", lambda p: _truncate(p / "toy-train.tfrecord-00000-of-00001"), r"cut off after \d+ bytes"),

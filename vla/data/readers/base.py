@@ -69,16 +69,23 @@ def need(module: str) -> Any:
         raise DataError(f"reading this format needs {module.split('.')[0]}; install it: pip install 'vla[data]'") from error
 
 
-def names_of(value: Any, dims: int) -> tuple[str, ...]:
-    """Dim names from what data sets write: a list, a list in a list, a mapping with lists, or nothing; () where they do not fit ``dims``."""
+def names_of(value: Any, dims: int, where: str) -> tuple[str, ...]:
+    """Dim names from what data sets write: a list, a list in a list, a mapping with lists, or nothing; () for nothing, or one name for all ``dims``.
+
+    Raises:
+        DataError: several names, but not one a dim, or one twice; the message begins with ``where``.
+    """
     if isinstance(value, dict):
         flat = [n for part in value.values() for n in (part if isinstance(part, list) else [])]
         value = flat or list(value)
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
         value = value[0]
-    if isinstance(value, list) and len(value) == dims and len({str(v) for v in value}) == dims:
-        return tuple(str(v) for v in value)
-    return ()
+    if not isinstance(value, list) or (len(value) < 2 and dims != len(value)):
+        return ()
+    if len(value) != dims or len({str(v) for v in value}) != dims:
+        listed = ", ".join(str(v) for v in value)
+        raise DataError(f"{where}: {len(value)} names for {dims} numbers ({listed}); give every number a name of its own, or null")
+    return tuple(str(v) for v in value)
 
 
 def ranges(numbers: Sequence[int]) -> str:

@@ -46,7 +46,7 @@ class LeRobotReader:
         if version not in ("v2.0", "v2.1", "v3.0"):
             raise DataError(f"{path / 'meta/info.json'}: codebase_version {version!r}; this program reads v2.0, v2.1 and v3.0")
         self.robot, self.fps = str(self.info.get("robot_type") or ""), float(self.info["fps"])
-        self.fields = {key: _field(key, f) for key, f in self.info["features"].items()}
+        self.fields = {key: _field(key, f, path / "meta/info.json") for key, f in self.info["features"].items()}
         self.aliases: dict[str, str] = {}
         if (path / "meta" / "modality.json").is_file():
             self._honour(read_json_file(path / "meta" / "modality.json"))
@@ -185,14 +185,16 @@ class LeRobotReader:
         return frames
 
 
-def _field(key: str, feature: dict[str, Any]) -> Field:
+def _field(key: str, feature: dict[str, Any], info: Path) -> Field:
     shape = [int(n) for n in feature.get("shape") or [1]]
     if feature["dtype"] in ("video", "image"):
         return Field("image")
     if feature["dtype"] == "string":
         return Field("text")
     dims = int(np.prod(shape)) if shape else 1
-    return Field("numbers", dims, () if key in _BOOKKEEPING else names_of(feature.get("names"), dims))
+    if key in _BOOKKEEPING or len(shape) > 1:  # the names of a matrix are those of its axes
+        return Field("numbers", dims)
+    return Field("numbers", dims, names_of(feature.get("names"), dims, f"{info}: features.{key}.names"))
 
 
 def _numbers(column: Any, dims: int, where: str) -> np.ndarray:

@@ -1,0 +1,59 @@
+"""Data that is not broken to the byte, but wrong or uneven: names that do not fit, missing numbers, pictures of several sizes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from robot_files import LENGTHS, write_folder, write_lerobot2
+
+from vla.data.manifest import DataError
+from vla.data.mapping import Mapping
+from vla.data.pack import pack_from
+from vla.data.robot import RobotSource
+from vla.data.samples import BadSample, decode_image
+
+
+def rename(root: Path, names: Any) -> None:
+    path = root / "meta/info.json"
+    info = json.loads(path.read_text())
+    info["features"]["action"]["names"] = names
+    path.write_text(json.dumps(info))
+
+
+@pytest.mark.parametrize("names", [["x", "y"], {"motors": ["x", "y", "z", "grip"]}, ["x", "x", "grip"]])
+def test_names_that_do_not_fit_are_one_clear_error(names: Any, tmp_path: Path) -> None:
+    rename(write_lerobot2(tmp_path / "d"), names)
+    with pytest.raises(
+        DataError, match=r"meta/info\.json: features\.action\.names: \d names for 3 numbers \(x, .*give every number a name"
+    ):
+        RobotSource(str(tmp_path / "d"), Mapping(size=32))
+
+
+@pytest.mark.parametrize("names", [None, ["actions"]])
+def test_one_name_for_all_or_none_is_no_error(names: Any, tmp_path: Path) -> None:
+    rename(write_lerobot2(tmp_path / "d"), names)
+    source = RobotSource(str(tmp_path / "d"), Mapping(size=32))
+    assert source.action_space is not None and source.action_space.names == ("action_0", "action_1", "action_2")
+
+
+def test_missing_numbers_are_named_or_left_out(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "d")
+    table = root / "épisode 1/steps.csv"
+    lines = table.read_text(encoding="utf-8").splitlines()
+    lines[3] = "nan" + lines[3][lines[3].index(",") :]
+    table.write_text("\n".join(lines), encoding="utf-8")
+    settings = ["source.mapping.size=32", "shard_size=1"]
+    with pytest.raises((DataError, BadSample), match="actions has a NaN or infinite value at step 2"):
+        pack_from(root, tmp_path / "a", settings)
+    assert pack_from(root, tmp_path / "b", settings, skip_bad=True, max_bad=0.5)["samples"] == len(LENGTHS) - 1
+
+
+def test_pictures_of_several_sizes_become_one(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "d")
+    Image.new("RGB", (64, 48), (200, 0, 0)).save(root / "épisode 0/top/0001.png")
+    episode = RobotSource(str(root), Mapping(size=32))[0]
+    assert {decode_image(frame, "").shape for frame in episode.images["top"]} == {(3, 32, 32)}
