@@ -37,7 +37,12 @@ def concepts(episodes: list[Result]) -> dict[str, tuple[int, int]]:
 def tables() -> dict[str, str]:
     """The README's tables: an attempt each."""
     found = {}
-    for name, folder in (("first attempt", "attempt_1/eval"), ("second attempt", "attempt_2/eval"), ("third attempt", "eval")):
+    for name, folder in (
+        ("first attempt", "attempt_1/eval"),
+        ("second attempt", "attempt_2/eval"),
+        ("third attempt", "eval"),
+        ("other seeds", "eval_fresh"),
+    ):
         if (HERE / folder / "results.json").is_file():
             rows = table_rows({name: load(HERE / folder / "results.json")})
             columns = [c for c in rows[0] if c != "policy"]
