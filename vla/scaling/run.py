@@ -163,7 +163,7 @@ def run_ladder(path: str, overrides: list[str], on: str = "local", dry_run: bool
         show_plan(planned, todo, cost)
         if dry_run:
             return
-        # here one after the other, so that a size is whole before the next begins; elsewhere all at once that can be
+        # here one after the other, cheapest first, so that every session leaves rows; elsewhere all at once that can be
         for wave in [todo] if on == "local" else waves(todo):
             for name in submit(wave, config, on):
                 print(f"finished {name}: {len(collect(config))} rows in {config.out}/results.csv", flush=True)
