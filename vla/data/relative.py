@@ -19,10 +19,8 @@ def relative_dims(folder: Path, manifest: dict[str, Any]) -> tuple[int, ...]:
     """
     space, source = action_space(manifest), manifest["identity"]["source"]
     assert space is not None
-    names, moved = (
-        list(source.get("state") or ()),
-        set(source.get("mapping", {}).get("delta", ())),
-    )  # moved: packed as differences already
+    names = list(source.get("state") or ())
+    moved = source.get("mapping", {}).get("delta", ())  # packed as differences already
     dims = tuple(names.index(n) if n in names and n not in (*space.binary, *moved) else -1 for n in space.names)
     if max(dims) < 0:
         raise DataError(
