@@ -44,7 +44,8 @@ class Contract:
     def from_dict(cls, data: dict[str, Any]) -> Contract:
         """Inverse of ``to_dict``."""
         space = ActionSpace.from_dict(data["action_space"])
-        tuples = {k: tuple(data.get(k, ())) for k in ("cameras", "image_size", "relative")}
+        tuples = {"cameras": tuple(data["cameras"]), "image_size": tuple(data["image_size"])}
+        tuples["relative"] = tuple(data.get("relative", ()))  # policies saved before there were differences have none
         return cls(**{**data, **tuples, "action_space": space})
 
 

@@ -8,11 +8,14 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from vla.evaluate import Result
 from vla.report import curves_table, plot_curves, table_rows
-from vla.tables import markdown, put, write_table
+from vla.tables import markdown, put, read_table, write_table
 
 HERE, RUNS = Path(__file__).parent, Path("runs/seen")
+BATCH = 16  # pictures a step in all stages
 _ONE_THING = re.compile(
     r"(?:pick up|pick|lift|grasp|move|place|bring|push|slide|nudge) the (.+?)(?: (?:to the|at the|left|right|up|down).*)?$"
 )
@@ -47,7 +50,25 @@ def tables() -> dict[str, str]:
             rows = table_rows({name: load(HERE / folder / "results.json")})
             columns = [c for c in rows[0] if c != "policy"]
             found[name] = markdown(columns, [[r[c] for c in columns] for r in rows])
-    return found
+    return found | {"time": stage_times()}
+
+
+def stage_times() -> str:
+    """Of every stage's log: minutes as they went, and at the rate that one log line in ten exceeds (the machine undisturbed)."""
+    logs = {
+        "web": "attempt_1/metrics_web.csv",
+        "second attempt": "attempt_2/metrics_policy.csv",
+        "third attempt": "metrics_more.csv",
+    }
+    rows = []
+    for stage, log in logs.items():
+        lines = [
+            (BATCH * float(r["step"]), float(r["images_per_second"])) for r in read_table(HERE / log) if r["images_per_second"]
+        ]
+        images, rates = np.diff([0.0, *(n for n, _ in lines)]), np.array([rate for _, rate in lines])
+        quick = float(np.quantile(rates, 0.9))
+        rows.append([stage, log, f"{(images / rates).sum() / 60:.0f}", f"{quick:.0f}", f"{images.sum() / quick / 60:.0f}"])
+    return markdown(["stage", "log", "minutes", "pictures a second, undisturbed", "minutes at that rate"], rows)
 
 
 def main() -> None:
