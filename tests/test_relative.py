@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY_POLICY
+from robot_files import write_lerobot3
 
+from vla.actions.normalise import Normaliser
 from vla.config import check
-from vla.data.manifest import DataError
+from vla.data.manifest import DataError, load_manifest
+from vla.data.mapping import Mapping
 from vla.data.pack import pack
 from vla.data.pipeline import BatchStream, WindowConfig
+from vla.data.relative import relative_dims, relative_statistics
+from vla.data.robot import RobotSource
 from vla.offline import offline
 from vla.policy import VLAPolicy
 from vla.schema import ActionSpace, Episode
@@ -64,14 +69,15 @@ def test_differences_go_in_and_absolute_targets_come_out(tmp_path: Path) -> None
     policy = VLAPolicy.load(train(check(run, RunConfig, ""), progress=False))
     assert policy.contract.relative == (1, 0, -1) and policy.contract.state_dim == 2
     torch.nn.init.zeros_(policy.heads[0].out.weight)
-    torch.nn.init.zeros_(policy.heads[0].out.bias)  # the middle of all differences: 0.4 and 0.2
+    torch.nn.init.zeros_(policy.heads[0].out.bias)  # the middle of each step's own differences
     images, state = torch.zeros((2, 1, 1, 3, 32, 32), dtype=torch.uint8), torch.tensor([[[1.0, 2.0]], [[-1.0, 0.5]]])
     acted = policy.act(images, ["wave"] * 2, state_BTP=state)
-    assert np.allclose(acted[:, :, :2], [[[2.4, 1.2]] * 3, [[0.9, -0.8]] * 3], atol=1e-5)
+    ahead = np.array([[0.2, 0.1], [0.4, 0.2], [0.6, 0.3]])
+    assert np.allclose(acted[:, :, :2], state.numpy()[:, :, ::-1] + ahead, atol=1e-5)
     with pytest.raises(ValueError, match=r"differences to the robot's state: give \(rows, T, 2\)"):
         policy.act(images, ["wave"] * 2)
     errors = offline(policy.robot(), tmp_path / "arm", progress=False).errors
-    assert np.allclose(errors["policy"][:2], [0.2, 0.1], atol=1e-5)
+    assert np.allclose(errors["policy"][:2], 0.0, atol=1e-5) and np.allclose(errors["policy, chunk"][:2], 0.0, atol=1e-5)
 
 
 def test_actions_without_a_state_of_their_name_are_refused(tmp_path: Path) -> None:
@@ -82,3 +88,42 @@ def test_actions_without_a_state_of_their_name_are_refused(tmp_path: Path) -> No
         BatchStream({"arm": str(tmp_path / "arm")}, {"arm": 1.0}, WindowConfig(), 4, True, relative=("arm",))
     with pytest.raises(DataError, match=r"data\.relative: no data set 'amr'; there are arm"):
         BatchStream({"arm": str(tmp_path / "arm")}, {"arm": 1.0}, WindowConfig(), 4, True, relative=("amr",))
+
+
+@pytest.mark.parametrize("rate", [None, 2.5])
+def test_the_last_action_can_be_told_and_learned_as_a_difference_to(rate: float | None, tmp_path: Path) -> None:
+    path = str(write_lerobot3(tmp_path / "arm"))
+    plain, told = (
+        RobotSource(path, Mapping(size=32, rate_hz=rate, binary={"grip": 0.5}, last_action=told)) for told in (False, True)
+    )
+    names = told.describe()["state"]
+    assert names == [*plain.describe()["state"], "last x", "last y", "last grip"]
+    for index in range(len(told)):
+        before, after = plain[index], told[index]
+        assert before.state is not None and after.state is not None and np.array_equal(before.actions, after.actions)
+        own = before.state.shape[1]
+        assert np.array_equal(after.state[:, :own], before.state) and np.array_equal(after.state[1:, own:], after.actions[:-1])
+        expected = [before.state[0, names.index(n)] if n in names[:own] else 0.0 for n in ("x", "y", "grip")]
+        assert np.allclose(after.state[0, own:], expected)  # nothing was said before the first
+    pack(told, tmp_path / "packed", 1, 0.34, False)
+    dims = relative_dims(tmp_path / "packed", load_manifest(tmp_path / "packed"))
+    assert dims == (names.index("last x"), names.index("last y"), -1)  # a decision is no difference
+    only = RobotSource(path, Mapping(size=32, state=[], last_action=True))
+    assert only.describe()["state"] == ["last x", "last y", "last grip"] and only[0].state is not None
+    assert RobotSource(path, Mapping(size=32, state=[]))[0].state is None
+
+
+def test_every_step_of_a_chunk_has_its_own_ends() -> None:
+    space = ActionSpace(("reach", "grip"), ("m", ""), (-9.0, 0.0), (9.0, 1.0), ("grip",))
+    rng = np.random.default_rng(0)
+    chunks = np.stack([rng.normal(0, [0.1, 0.2, 0.4], (500, 3)), rng.integers(0, 2, (500, 3))], 2)
+    longer = np.concatenate([chunks, np.full((9, 3, 2), np.nan)])  # windows past the end, all but their first step
+    longer[500:, 0] = chunks[:9, 0]
+    statistics = relative_statistics(longer)
+    normal = Normaliser(space, statistics, "min_max")
+    unit = normal(torch.from_numpy(chunks).float())
+    assert torch.allclose(unit.amax((0,)), torch.ones(3, 2)) and torch.allclose(unit.amin((0,)), -torch.ones(3, 2))
+    assert torch.allclose(normal.inverse(unit), torch.from_numpy(chunks).float(), atol=1e-5)
+    assert normal.quantiles is not None and normal.quantiles.shape == (257, 2)
+    share = (unit[..., 0].flatten()[:, None] <= normal.quantiles[None, :, 0]).float().mean(0)
+    assert torch.allclose(share, torch.linspace(0, 1, 257), atol=0.02)  # of all steps together

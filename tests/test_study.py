@@ -13,9 +13,19 @@ import yaml
 from conftest import REPOSITORY, TINY_POLICY
 
 from vla.config import ConfigError, load_config
-from vla.study.report import answer_table, columns_of, pair_table, read_episodes, report_text, success_table, write_report
-from vla.study.run import ANSWERS, EPISODES, Recipe, StudyConfig, load_study, needed, policy_of, run_study
-from vla.tables import read_table, write_table
+from vla.study.report import (
+    answer_table,
+    columns_of,
+    pair_table,
+    ratio_interval,
+    read_episodes,
+    report_text,
+    success_table,
+    tables,
+    write_report,
+)
+from vla.study.run import ANSWERS, EPISODES, TIMES, Recipe, StudyConfig, load_study, needed, policy_of, run_study
+from vla.tables import block, read_table, write_table
 
 
 def test_a_study_runs_once_and_reports(tiny_run: dict[str, Any], tiny_data: dict[str, str], tmp_path: Path) -> None:
@@ -24,11 +34,11 @@ def test_a_study_runs_once_and_reports(tiny_run: dict[str, Any], tiny_data: dict
     study = {
         "recipes": {
             "web": {"config": "run.yaml", "change": ["data.mixture={web: 1.0, robot: 0.0}"], "acts": False, "keep": True},
-            "both": {"config": "run.yaml", "after": "web", "shown": "co-fine-tuned"},
-            "same": {"policy": str(tmp_path / "runs/both/policy")},
+            "both": {"config": "run.yaml", "after": "web", "shown": "co-fine-tuned", "at": 0.5},
+            "same": {"policy": str(tmp_path / "runs/both/policy"), "at": 1.0},
         },
         "cells": ["seen", "symbol"], "episodes": 1, "vqa": tiny_data["web"], "questions": 6, "pairs": [["both", "same"]],
-        "out": str(tmp_path / "out"), "runs": str(tmp_path / "runs"),
+        "axis": "share of robot data", "latency": 3, "out": str(tmp_path / "out"), "runs": str(tmp_path / "runs"),
     }  # fmt: skip
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(study, sort_keys=False))
@@ -40,6 +50,10 @@ def test_a_study_runs_once_and_reports(tiny_run: dict[str, Any], tiny_data: dict
     assert [r["success"] for r in rows[:2]] == [r["success"] for r in rows[2:]]  # the same policy, the same episodes
     text = (tmp_path / "out/report.md").read_text()
     assert "| co-fine-tuned | same | seen | 1 |" in text and "| web |" in text
+    times = read_table(tmp_path / "out/latency.csv", TIMES)
+    assert [(r["recipe"], r["at"]) for r in times] == [(n, str(k)) for k in range(3) for n in ("both", "same")]
+    assert all(float(r["ms"]) > 0 for r in times) and "| co-fine-tuned | " in text.split("Time to one action")[1]
+    assert (tmp_path / "out/curves.png").stat().st_size > 5000
     before = (tmp_path / "out/episodes.csv").stat().st_mtime_ns
     shutil.rmtree(tmp_path / "runs")  # as in a fresh clone
     run_study(str(path), [], [], False)
@@ -93,10 +107,18 @@ def test_tables_say_what_the_files_say(tmp_path: Path) -> None:
     assert lines[0].split(" | ")[1:5] == ["seen", "objects easy", "objects hard", "**generalisation**"]
     assert "| Good | 90.0 (60 to 98) |" in lines[2] and "| **70.0** |" in lines[2]
     assert f"| **{100 * np.mean([0.7, 0.3, 0.5]):.1f}** |" in lines[2]  # symbol, reasoning, person: a column each
-    assert "| Good | bad | seen | 10 | 8 | 0 | 0.0078 |" in pair_table(config, episodes)
+    pairs = pair_table(config, episodes)
+    assert "| Good | bad | seen | 10 | 90.0 | 10.0 | 9.00 (" in pairs and "| 8 | 0 | 0.0078 |" in pairs
+    low, high = ratio_interval(episodes["good"], episodes["bad"], ["objects_easy", "objects_hard"])
+    assert low < 7.0 < high  # (0.8 + 0.6) / (0.1 + 0.1)
+    assert ratio_interval(episodes["good"], episodes["good"], ["seen"]) == (1.0, 1.0)  # the same episodes of both are drawn
+    none = {cell: [replace(r, success=False) for r in found] for cell, found in episodes["bad"].items()}
+    assert "second won none" in pair_table(config, {"good": episodes["good"], "bad": none})
     assert "| Good | 66.7 (21 to 94) | 50.0 | 100.0 |" in answer_table(config, read_table(tmp_path / "answers.csv", ANSWERS))
+    (tmp_path / "README.md").write_text("Found:\n\n<!-- pairs -->\n\nold\n\n<!-- /pairs -->\n")
     write_report(config)
     assert (tmp_path / "success.png").stat().st_size > 5000 and "McNemar" in (tmp_path / "report.md").read_text()
+    assert block(tmp_path / "README.md", "pairs") == pairs
 
 
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("experiments/*/study.yaml")), ids=lambda p: p.parent.name)
@@ -107,5 +129,9 @@ def test_committed_studies_are_whole(path: Path) -> None:
     for recipe in config.recipes.values():
         if recipe.config:
             load_config(path.parent / recipe.config, recipe.change, RunConfig)
-    if (REPOSITORY / config.out / "report.md").is_file():
-        assert report_text(replace(config, out=str(REPOSITORY / config.out))) == (REPOSITORY / config.out / "report.md").read_text()
+    folder = REPOSITORY / config.out
+    if (folder / "report.md").is_file():
+        here = replace(config, out=str(folder))
+        assert report_text(here) == (folder / "report.md").read_text()
+        for name, table in tables(here).items():
+            assert block(folder / "README.md", name) == table

@@ -81,7 +81,7 @@ def offline(
         else load_manifest(data)["statistics"]["actions"]["mean"]
     )
     source = load_manifest(data)["identity"]["source"]
-    absolute = tuple(source.get("state", ())) == space.names and not source.get("mapping", {}).get("delta")
+    absolute = tuple(source.get("state", ()))[: space.dim] == space.names and not source.get("mapping", {}).get("delta")
     found: list[Trajectory] = []
     origins: list[np.ndarray] = []  # what actions are learned as differences to
     missed: dict[str, list[np.ndarray]] = {}
@@ -115,14 +115,15 @@ def offline(
             "mean action": np.broadcast_to(np.array(mean, np.float32), actions.shape)[:, None],
             "last action": np.array([mean, *actions[:-1]], np.float32)[:, None],
         }
-        for name, guess in (guesses | ({"present state": steps["state"][:, None]} if absolute else {})).items():
+        for name, guess in (guesses | ({"present state": steps["state"][:, None, : space.dim]} if absolute else {})).items():
             missed.setdefault(name, []).append(np.abs(guess[:, 0] - actions))
             if horizon > 1:
                 missed.setdefault(f"{name}, chunk", []).append(np.abs(guess - true)[inside])
     recorded, predicted = (np.concatenate([getattr(t, k) for t in found]) for k in ("recorded", "predicted"))
     normal = copy.deepcopy(policy.normaliser).cpu()
     origin = np.concatenate(origins)
-    same = bins.index(normal(torch.from_numpy(predicted - origin))) == bins.index(normal(torch.from_numpy(recorded - origin)))
+    first = [bins.index(normal(torch.from_numpy(v - origin)[:, None].expand(-1, horizon, -1))[:, 0]) for v in (predicted, recorded)]
+    same = first[0] == first[1]
     means = {name: np.concatenate(parts).mean(0) for name, parts in missed.items()}
     share = same.float().mean(0).numpy()
     return OfflineResult(space.names, len(recorded), means, share, np.array(space.high) - np.array(space.low), found)

@@ -92,7 +92,7 @@ def make_contracts(config: RunConfig) -> tuple[dict[str, Contract], Counter[str]
             if not set(names) <= set(data.relative):
                 raise ConfigError(f"data.relative: {', '.join(names)} are one robot ({robot}): name all of them or none")
             dims = relative_dims(Path(data.datasets[names[0]]), manifests[names[0]])
-            seen = seen | {"relative": relative_statistics(sample_chunks(data)[robot].numpy())}
+            seen = seen | {"relative": relative_statistics(sample_chunks(data, padded=False)[robot].numpy())}
         contracts[robot] = Contract(
             widest([s for s in spaces if s is not None]), tuple(data.cameras.get(names[0], window.cameras)), (size, size), window.history,
             window.horizon, seen, library_versions(), origin, relative=dims,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +43,24 @@ class Recorded:
 
 
 _SIZE = "source.mapping.size=64"
-DATA = {
-    "bridge": Recorded(
-        "bridge_rlds",
-        "image_0",
-        (_SIZE, "source.mapping.fps=5", "source.mapping.binary.action_6=0.5", "shard_size=5", "val_fraction=0.2"),
-    ),
-    "g1": Recorded(  # joint targets, so differences to the present joints can be learned
-        "g1_lerobot21",
-        "cam_high",
-        (_SIZE, "source.mapping.rate_hz=5", "shard_size=1", "val_fraction=0.25"),
-        incomplete=True,
-        changes=("data.relative=[arm]",),
-    ),
+_TOLD = "source.mapping.last_action=true"
+_BRIDGE = Recorded(
+    "bridge_rlds",
+    "image_0",
+    (_SIZE, "source.mapping.fps=5", "source.mapping.binary.action_6=0.5", "shard_size=5", "val_fraction=0.2"),
+)
+_G1 = Recorded(  # joint targets, so differences to the present joints can be learned
+    "g1_lerobot21",
+    "cam_high",
+    (_SIZE, "source.mapping.rate_hz=5", "shard_size=1", "val_fraction=0.25"),
+    incomplete=True,
+    changes=("data.relative=[arm]",),
+)
+DATA = {  # told: the state ends with the last action, and differences to it are learned
+    "bridge": _BRIDGE,
+    "g1": _G1,
+    "bridge_told": replace(_BRIDGE, packing=(*_BRIDGE.packing, _TOLD), changes=("data.relative=[arm]",)),
+    "g1_told": replace(_G1, packing=(*_G1.packing, _TOLD)),
 }
 
 

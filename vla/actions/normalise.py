@@ -18,7 +18,7 @@ _DEVIATIONS = 3.0  # standard deviations that become 1 in z_score
 
 
 class Normaliser(nn.Module):
-    """Affine map of actions (..., A) to [-1, 1].
+    """Affine map of actions (..., A) to [-1, 1]; of chunks (..., H, A), each step by its own ends, where statistics have H x A columns.
 
     mode: ``bounds`` of the action space, ``quantiles`` q01 to q99 (OpenVLA), ``min_max`` of the data, ``z_score`` (three standard deviations become
     1), or ``identity`` (already in [-1, 1]). dims: another mode for some dims, by name. Binary dims always use bounds. Values outside are clamped on the
@@ -36,29 +36,34 @@ class Normaliser(nn.Module):
         if unknown:
             raise ValueError(f"normalise_dims.{unknown[0]}: no such action dim; choices: {', '.join(space.names)}")
         low, high = [], []
-        for k, name in enumerate(space.names):
-            own = "bounds" if name in space.binary else (dims or {}).get(name, mode)
+        steps = len(statistics["min"]) // len(space.names) if statistics and "min" in statistics else 1
+        for column in range(steps * len(space.names)):
+            k = column % len(space.names)
+            own = "bounds" if space.names[k] in space.binary else (dims or {}).get(space.names[k], mode)
             if own not in ("bounds", "identity") and not statistics:
                 raise ValueError(f"normalise: {own!r} needs action statistics; the data set's manifest has none, use 'bounds'")
-            both = (
-                (space.low[k], space.high[k])
-                if own == "bounds"
-                else (-1.0, 1.0)
-                if own == "identity"
-                else ends(statistics or {}, own, k)
-            )
+            fixed = {"bounds": (space.low[k], space.high[k]), "identity": (-1.0, 1.0)}
+            both = fixed[own] if own in fixed else ends(statistics or {}, own, column)
             low.append(both[0])
             high.append(both[1])
-        bottom, top = torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
+        shape = (steps, len(space.names)) if steps > 1 else (len(space.names),)
+        bottom, top = (torch.tensor(v, dtype=torch.float64).reshape(shape) for v in (low, high))
         centre, half = (top + bottom) / 2, (top - bottom) / 2
         half = torch.where(half * 2 < _TINY, torch.ones_like(half), half)
         self.register_buffer("centre_A", centre.float(), persistent=False)
         self.register_buffer("half_A", half.float(), persistent=False)
         self.centre_A: torch.Tensor
         self.half_A: torch.Tensor
-        held = (statistics or {}).get("quantiles")
-        # (L, A) the data's quantiles at L even levels, normalised
-        self.quantiles = None if held is None else self(torch.tensor(held, dtype=torch.float32))
+        self.quantiles = self._levels((statistics or {}).get("quantiles"), shape)
+
+    def _levels(self, held: list[list[float]] | None, shape: tuple[int, ...]) -> torch.Tensor | None:
+        """(L, A) the data's quantiles at L even levels, normalised, steps together; None where none are known."""
+        if held is None:
+            return None
+        unit = self(torch.tensor(held, dtype=torch.float32).reshape(-1, *shape))
+        if unit.ndim == 2:
+            return unit
+        return torch.quantile(unit.flatten(0, 1), torch.linspace(0, 1, len(unit)), 0)
 
     def forward(self, actions: torch.Tensor) -> torch.Tensor:
         """(..., A) robot units to [-1, 1]."""

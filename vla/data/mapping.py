@@ -7,23 +7,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from vla.data.manifest import DataError
 from vla.data.readers.base import Field, Reader, Recording
+from vla.data.relative import last
+from vla.data.rotations import DIMS, RotationConfig, rotation_names, turn
 
 _SLICE = re.compile(r"^(?P<field>[^\[\]]+)(\[(?P<first>\d+):(?P<last>\d+)\])?$")
-RotationKind = Literal["quaternion_xyzw", "quaternion_wxyz", "euler_xyz", "axis_angle", "rotation_6d"]
-_DIMS = {"quaternion_xyzw": 4, "quaternion_wxyz": 4, "euler_xyz": 3, "axis_angle": 3, "rotation_6d": 6}
-
-
-@dataclass(frozen=True)
-class RotationConfig:
-    """Neighbouring action dims that are a rotation: the first one's name, what they are, and what they are to be (radians)."""
-
-    first: str
-    source: RotationKind
-    target: RotationKind = "axis_angle"
 
 
 @dataclass(frozen=True)
@@ -33,7 +23,8 @@ class Mapping:
     cameras: our name -> recorded field (default: every camera that shows anything). state, action: recorded fields, in order; ``field[0:6]``
     takes some of its dims. names, units: of the action dims. binary: action dim -> threshold; above it the dim is 1, else 0. invert: dims that become
     1 - x (gripper conventions), before thresholds. delta: action dim -> state dim: absolute targets that are to be learned as differences to
-    the present state. rotations: see ``RotationConfig``. fps: rows a second, for formats that do not say it. rate_hz: keep so many rows a second;
+    the present state. last_action: the state ends with the action that was recorded before ("last <dim>"; before the first one: the state dim of the same
+    name, or 0), which whoever runs the policy must then tell it too. rotations: see ``RotationConfig``. fps: rows a second, for formats that do not say it. rate_hz: keep so many rows a second;
     summed: action dims that are movements since the last row, and add up over dropped rows. instruction: a text field, or a template such as
     ``"{task}, slowly"``. plan: a text field with what comes next (chain of thought). size: px, square; fit: ``squash`` the whole picture, ``crop`` its
     middle, or ``pad`` it with black.
@@ -47,6 +38,7 @@ class Mapping:
     binary: dict[str, float] = field(default_factory=dict)
     invert: list[str] = field(default_factory=list)
     delta: dict[str, str] = field(default_factory=dict)
+    last_action: bool = False
     rotations: list[RotationConfig] = field(default_factory=list)
     fps: float | None = None
     rate_hz: float | None = None
@@ -160,12 +152,12 @@ class Plan:
         for r in mapping.rotations:
             self._known([r.first], names, "mapping.rotations.first")
             at = names.index(r.first)
-            if at + _DIMS[r.source] > len(names):
+            if at + DIMS[r.source] > len(names):
                 raise DataError(
                     f"{self.reader.path}: mapping.rotations: {r.first!r} and the dims behind it are fewer than {r.source} needs"
                 )
-            names[at : at + _DIMS[r.source]] = [
-                f"{r.target}_{n}" if r.target != "euler_xyz" else n for n in _rotation_names(r.target)
+            names[at : at + DIMS[r.source]] = [
+                f"{r.target}_{n}" if r.target != "euler_xyz" else n for n in rotation_names(r.target)
             ]
         return names
 
@@ -194,9 +186,23 @@ class Plan:
         for r in mapping.rotations:
             first = self.raw_names.index(r.first)
             kept = np.concatenate(
-                [kept[:, :first], turn(kept[:, first : first + _DIMS[r.source]], r), kept[:, first + _DIMS[r.source] :]], 1
+                [kept[:, :first], turn(kept[:, first : first + DIMS[r.source]], r), kept[:, first + DIMS[r.source] :]], 1
             )
         return kept.astype(np.float32)
+
+    @property
+    def state_names(self) -> list[str]:
+        """Of the dims of ``states``."""
+        return [*(self.state.names if self.state else ()), *(last(n) for n in self.names if self.mapping.last_action)]
+
+    def states(self, recording: Recording, rows: np.ndarray) -> np.ndarray | None:
+        """(len(rows), P) float32; None where no state is recorded or wanted."""
+        felt = self.state.take(recording)[rows] if self.state else np.zeros((len(rows), 0))
+        if self.mapping.last_action:
+            own = self.state.names if self.state else []
+            start = [felt[0, own.index(n)] if n in own else 0.0 for n in self.names]
+            felt = np.concatenate([felt, np.concatenate([[start], self.actions(recording, rows)[:-1]])], 1)
+        return felt.astype(np.float32) if felt.shape[1] else None
 
     def instruction(self, recording: Recording) -> str:
         """What the robot was told."""
@@ -212,30 +218,3 @@ class Plan:
             raise DataError(
                 f"{self.reader.path}: mapping.instruction={wanted!r}: no {error}; use {{task}} or one of {', '.join(first) or 'no text fields'}"
             ) from error
-
-
-def _rotation_names(kind: RotationKind) -> list[str]:
-    if kind == "euler_xyz":
-        return ["roll", "pitch", "yaw"]
-    if kind == "axis_angle":
-        return ["x", "y", "z"]
-    return list("xyzw") if kind == "quaternion_xyzw" else list("wxyz") if kind == "quaternion_wxyz" else [str(n) for n in range(6)]
-
-
-def turn(values: np.ndarray, config: RotationConfig) -> np.ndarray:
-    """(T, source dims) to (T, target dims); 6-D: the first two columns of the matrix (arXiv 1812.07035)."""
-    if config.source == "rotation_6d":
-        a, b = values[:, :3], values[:, 3:]
-        x = a / np.linalg.norm(a, axis=1, keepdims=True)
-        y = b - (x * b).sum(1, keepdims=True) * x
-        y /= np.linalg.norm(y, axis=1, keepdims=True)
-        rotation = Rotation.from_matrix(np.stack([x, y, np.cross(x, y)], 2))
-    elif config.source.startswith("quaternion"):
-        rotation = Rotation.from_quat(values, scalar_first=config.source == "quaternion_wxyz")
-    else:
-        rotation = Rotation.from_euler("xyz", values) if config.source == "euler_xyz" else Rotation.from_rotvec(values)
-    if config.target == "rotation_6d":
-        return rotation.as_matrix()[:, :, :2].transpose(0, 2, 1).reshape(len(values), 6)
-    if config.target.startswith("quaternion"):
-        return rotation.as_quat(canonical=True, scalar_first=config.target == "quaternion_wxyz")
-    return rotation.as_euler("xyz") if config.target == "euler_xyz" else rotation.as_rotvec()

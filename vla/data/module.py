@@ -33,8 +33,8 @@ class DataConfig:
     workers: int = 0
 
 
-def sample_chunks(config: DataConfig, count: int = 2000) -> dict[str, torch.Tensor]:
-    """Robot -> (n, H, A) action chunks in robot units from its first data set's first shards, for codecs that learn from them."""
+def sample_chunks(config: DataConfig, count: int = 2000, padded: bool = True) -> dict[str, torch.Tensor]:
+    """Robot -> (n, H, A) action chunks in robot units from its first data set's first shards, for what learns from them; padded: see ``BatchStream.chunks``."""
     found: dict[str, torch.Tensor] = {}
     for name, folder in config.datasets.items():
         robot = config.robots.get(name, name)
@@ -42,7 +42,7 @@ def sample_chunks(config: DataConfig, count: int = 2000) -> dict[str, torch.Tens
             window, cameras = replace(config.window, segments=1), config.cameras
             relative = tuple({name} & set(config.relative))
             stream = BatchStream({name: folder}, {name: 1.0}, window, 1, True, shuffle=1, cameras=cameras, relative=relative)
-            found[robot] = stream.chunks(name, count)
+            found[robot] = stream.chunks(name, count, padded)
     return found
 
 

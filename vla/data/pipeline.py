@@ -163,13 +163,15 @@ class BatchStream(IterableDataset[Batch]):
         windows = self._cut(name, urls)
         return wds.filters._shuffle(windows, bufsize=self.shuffle, initial=self.shuffle // 2, rng=rng)
 
-    def chunks(self, name: str, count: int) -> torch.Tensor:
-        """(n, H, A) of the first ``count`` windows of the training split, undecoded."""
+    def chunks(self, name: str, count: int, padded: bool = True) -> torch.Tensor:
+        """(n, H, A) of the first ``count`` windows of the training split, undecoded; past an episode's end the last action again, or (not padded) NaN."""
         urls = iter([{"url": s} for s in self._shards(name)])
         found = []
         for item in islice(self._cut(name, urls), count):
             actions, t = item["steps"]["actions"], item["t"]
-            found.append(actions[[min(t + k, len(actions) - 1) for k in range(self.window.horizon)]] - item["origin"])
+            ahead = t + np.arange(self.window.horizon)
+            chunk = actions[np.minimum(ahead, len(actions) - 1)] - item["origin"]
+            found.append(chunk if padded else np.where(ahead[:, None] < len(actions), chunk, np.nan))
         return torch.from_numpy(np.array(found)).float()
 
     def _chunk(self, number: int, worker: int, skip: int, count: int) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""Absolute targets learned as differences to the robot's present state (every step of a chunk to the same state, as UMI, arXiv 2402.10329)."""
+"""Actions learned as differences to the robot's present state (every step of a chunk to the same state, as UMI, arXiv 2402.10329) or to its last action."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ import numpy as np
 from vla.data.manifest import DataError, action_space, statistics
 
 
+def last(name: str) -> str:
+    """What the state calls the action dim's value of one step before, see ``Mapping.last_action``."""
+    return f"last {name}"
+
+
 def relative_dims(folder: Path, manifest: dict[str, Any]) -> tuple[int, ...]:
-    """Of every action dim the state dim of the same name, -1 where there is none or the dim is a decision.
+    """Of every action dim the state dim that is its last value, else the one of the same name; -1 where there is none or the dim is a decision.
 
     Raises:
         DataError: no dim has one, so nothing can be a difference.
@@ -21,11 +26,12 @@ def relative_dims(folder: Path, manifest: dict[str, Any]) -> tuple[int, ...]:
     assert space is not None
     names = list(source.get("state") or ())
     moved = source.get("mapping", {}).get("delta", ())  # packed as differences already
-    dims = tuple(names.index(n) if n in names and n not in (*space.binary, *moved) else -1 for n in space.names)
+    base = {n: n for n in space.names if n in names and n not in moved} | {n: last(n) for n in space.names if last(n) in names}
+    dims = tuple(names.index(base[n]) if n in base and n not in space.binary else -1 for n in space.names)
     if max(dims) < 0:
         raise DataError(
             f"{folder}: data.relative: no action dim is called like a state dim (actions {', '.join(space.names)}; state "
-            f"{', '.join(names) or 'unnamed'}); leave it out where actions are movements already"
+            f"{', '.join(names) or 'unnamed'}); leave it out where actions are movements already, or pack with mapping.last_action=true"
         )
     return dims
 
@@ -36,8 +42,18 @@ def reference(state_P: np.ndarray, dims: tuple[int, ...]) -> np.ndarray:
 
 
 def relative_statistics(chunks_NHA: np.ndarray) -> dict[str, Any]:
-    """As of a data set's actions, of the differences in sampled chunks."""
+    """As of a data set's actions, of the differences in sampled chunks: H x A columns, every step its own, for the first steps differ least; NaN: past an
+    episode's end, not counted."""
+    found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "chunks.npy"
-        np.save(path, chunks_NHA.reshape(-1, chunks_NHA.shape[-1]))
-        return statistics([path])
+        path = Path(folder) / "step.npy"
+        for step_NA in chunks_NHA.swapaxes(0, 1):
+            inside = step_NA[~np.isnan(step_NA).any(1)]
+            if len(inside):
+                np.save(path, inside)
+                found.append(statistics([path]))
+            else:  # no episode is that long: never trained, so it goes on like the step before
+                found.append(found[-1])
+    columns = {k: [v for step in found for v in step[k]] for k in found[0] if k != "quantiles"}
+    levels = zip(*(step["quantiles"] for step in found), strict=True)
+    return {**columns, "quantiles": [[v for step in level for v in step] for level in levels]}

@@ -64,7 +64,7 @@ class RobotSource:
             plan.instruction(recording),
             images,
             plan.actions(recording, rows),
-            state=plan.state.take(recording)[rows].astype(np.float32) if plan.state else None,
+            state=plan.states(recording, rows),
             plans=plans,
             robot=self.reader.robot,
             fps=plan.rate,
@@ -75,7 +75,7 @@ class RobotSource:
         """Path, mapping and number of episodes."""
         return {
             "name": "robot", "path": str(self.reader.path), "format": self.reader.format, "mapping": asdict(self.plan.mapping),
-            "size": self.plan.mapping.size, "cameras": self.plan.cameras, "state": self.plan.state.names if self.plan.state else [],
+            "size": self.plan.mapping.size, "cameras": self.plan.cameras, "state": self.plan.state_names,
         }  # fmt: skip
 
 

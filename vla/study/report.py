@@ -1,19 +1,18 @@
-"""From a study's CSV files to its table, paired tests and figures; nothing is trained."""
+"""From a study's CSV files to its tables and paired tests; nothing is trained."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from vla.evaluate import Result, wilson
 from vla.sim.suites import CELLS
-from vla.study.run import ANSWERS, EPISODES, StudyConfig
+from vla.study.run import ANSWERS, EPISODES, TIMES, StudyConfig
 from vla.suites import mcnemar
-from vla.tables import read_table
+from vla.tables import markdown, put, read_table
 
 Episodes = dict[str, dict[str, list[Result]]]  # recipe -> cell -> episodes
 
@@ -80,20 +79,56 @@ def success_table(config: StudyConfig, episodes: Episodes) -> str:
     return "\n".join(lines)
 
 
-def pair_table(config: StudyConfig, episodes: Episodes) -> str:
-    """Exact McNemar tests, by suite, on the episodes that both recipes have."""
-    lines = ["| first | second | episodes of | pairs | only first | only second | p |", "|---|---|---|---|---|---|---|"]
+def suite_cells(config: StudyConfig) -> dict[str, list[str]]:
+    """Suite -> its cells that the study has; skills are a suite together."""
     suites: dict[str, list[str]] = {}
     for cell in config.cell_names():
         suites.setdefault(CELLS[cell].suite if cell in CELLS else "all skills", []).append(cell)
+    return suites
+
+
+def suite_share(episodes: dict[str, list[Result]], cells: Sequence[str]) -> float | None:
+    """Mean over the suite's columns, as in the paper's averages; None while a cell has no episodes."""
+    shares = [column_share(episodes, members) for members in columns_of(cells).values()]
+    return None if any(s is None for s in shares) else float(np.mean([s for s in shares if s is not None]))
+
+
+def ratio_interval(
+    ours: dict[str, list[Result]], theirs: dict[str, list[Result]], cells: Sequence[str], rounds: int = 2000
+) -> tuple[float, float]:
+    """95 % interval of the ratio of two suite averages: the same episodes of both are drawn again, cell by cell (bootstrap, fixed seed)."""
+    rng = np.random.default_rng(0)
+    sums = np.zeros((2, rounds))
+    for members in columns_of(cells).values():
+        for cell in members:
+            pair = [{r.seed: r.success for r in side[cell]} for side in (ours, theirs)]
+            both = np.array([[side[s] for s in sorted(pair[0])] for side in pair], dtype=float)
+            drawn = rng.integers(both.shape[1], size=(rounds, both.shape[1]))
+            sums += both[:, drawn].mean(2) / len(members)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, high = np.nanpercentile(sums[0] / sums[1], [2.5, 97.5], method="nearest")
+    return float(low), float(high)
+
+
+def pair_table(config: StudyConfig, episodes: Episodes) -> str:
+    """By suite, on the episodes that both recipes have: both averages, their ratio, and an exact McNemar test."""
+    header = ["first", "second", "episodes of", "pairs", "first, %", "second, %", "ratio", "only first", "only second", "p"]
+    rows = []
     for a, b in config.pairs:
-        for suite, cells in suites.items():
-            ours, theirs = ([r for c in cells for r in episodes.get(n, {}).get(c, [])] for n in (a, b))
-            if ours and len(ours) == len(theirs):
-                m = mcnemar(ours, theirs)
-                first, second = (config.recipes[n].shown or n for n in (a, b))
-                lines.append(f"| {first} | {second} | {suite} | {m['n']} | {m['only_ours']} | {m['only_theirs']} | {m['p']:.2g} |")
-    return "\n".join(lines)
+        for suite, cells in suite_cells(config).items():
+            ours, theirs = episodes.get(a, {}), episodes.get(b, {})
+            shares = [suite_share(side, cells) for side in (ours, theirs)]
+            if shares[0] is None or shares[1] is None:
+                continue
+            m = mcnemar(*([r for c in cells for r in side[c]] for side in (ours, theirs)))
+            ratio = "second won none"
+            if shares[1]:
+                low, high = ratio_interval(ours, theirs, cells)
+                ratio = f"{shares[0] / shares[1]:.2f} ({low:.2f} to {high:.2f})"
+            names = [config.recipes[n].shown or n for n in (a, b)]
+            averages = [f"{100 * s:.1f}" for s in shares if s is not None]
+            rows.append([*names, suite, str(m["n"]), *averages, ratio, str(m["only_ours"]), str(m["only_theirs"]), f"{m['p']:.2g}"])
+    return markdown(header, rows)
 
 
 def answer_table(config: StudyConfig, rows: list[dict[str, str]]) -> str:
@@ -113,59 +148,57 @@ def answer_table(config: StudyConfig, rows: list[dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
-def bars(config: StudyConfig, episodes: Episodes) -> Any:
-    """Success by column, a colour a recipe, Wilson intervals."""
-    import matplotlib
+def latency_table(config: StudyConfig, rows: list[dict[str, str]]) -> str:
+    """Medians of the time to one action, and how many times the first recipe's."""
+    by_recipe: dict[str, list[float]] = defaultdict(list)
+    for r in rows:
+        by_recipe[r["recipe"]].append(float(r["ms"]))
+    medians = {n: float(np.median(by_recipe[n])) for n in config.recipes if n in by_recipe}
+    first = next(iter(medians.values()))
+    shown = [[config.recipes[n].shown or n, f"{m:.1f}", f"{m / first:.2f}", str(len(by_recipe[n]))] for n, m in medians.items()]
+    return markdown(["recipe", "ms an action", "times the first", "actions timed"], shown)
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
-    columns = columns_of(config.cell_names())
-    names = [n for n in config.recipes if n in episodes]
-    figure, axis = plt.subplots(figsize=(max(5.0, 0.32 * len(columns) * (len(names) + 1.2)), 3.6), constrained_layout=True)
-    width = 0.84 / len(names)
-    for k, name in enumerate(names):
-        for n, cells in enumerate(columns.values()):
-            share = column_share(episodes[name], cells)
-            if share is None:
-                continue
-            pooled = [r.success for c in cells for r in episodes[name][c]]
-            low, high = wilson(sum(pooled), len(pooled))
-            at = n + (k - (len(names) - 1) / 2) * width
-            label = (config.recipes[name].shown or name) if n == 0 else None
-            error = [[max(0.0, 100 * (share - low))], [max(0.0, 100 * (high - share))]]
-            axis.bar(at, 100 * share, width * 0.92, yerr=error, color=f"C{k}", label=label, error_kw={"lw": 0.8, "capsize": 1.5})
-    axis.set_xticks(range(len(columns)), [c.replace(" ", "\n") for c in columns], fontsize=8)
-    axis.set_ylabel("success in % (95 % interval)")
-    axis.set_ylim(0, 100)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(fontsize=8, frameon=False, ncols=min(4, len(names)), loc="upper center", bbox_to_anchor=(0.5, 1.16))
-    return figure
+def tables(config: StudyConfig) -> dict[str, str]:
+    """Every table there are rows for, by name: success, pairs, answers, latency."""
+    out = Path(config.out)
+    episodes, answers, times = read_episodes(out), read_table(out / "answers.csv", ANSWERS), read_table(out / "latency.csv", TIMES)
+    found = {}
+    if episodes:
+        found["success"] = success_table(config, episodes)
+        if config.pairs:
+            found["pairs"] = pair_table(config, episodes)
+    if answers:
+        found["answers"] = answer_table(config, answers)
+    if times:
+        found["latency"] = latency_table(config, times)
+    return found
+
+
+TITLES = {
+    "success": "Success in %, {} episodes a cell (95 % Wilson intervals)",
+    "pairs": "The same episodes in pairs: averages, their ratio (bootstrap over episodes), exact McNemar test",
+    "answers": "Questions about held-out web pictures, right answers in %",
+    "latency": "Time to one action, one picture at a time",
+}
 
 
 def report_text(config: StudyConfig) -> str:
     """Every table in Markdown; empty where there are no rows yet."""
-    episodes, answers = read_episodes(Path(config.out)), read_table(Path(config.out) / "answers.csv", ANSWERS)
-    parts = []
-    if episodes:
-        parts += [f"Success in %, {config.episodes} episodes a cell (95 % Wilson intervals):", success_table(config, episodes)]
-        if config.pairs:
-            parts += ["Paired episodes (McNemar, exact):", pair_table(config, episodes)]
-    if answers:
-        parts += ["Questions about held-out web pictures, right answers in %:", answer_table(config, answers)]
-    return "\n\n".join(parts) + "\n" if parts else ""
+    parts = [f"{TITLES[name].format(config.episodes)}:\n\n{text}\n" for name, text in tables(config).items()]
+    return "\n".join(parts)
 
 
 def write_report(config: StudyConfig) -> None:
-    """``report.md`` and ``success.png`` / ``.svg`` beside the CSV files."""
-    import matplotlib.pyplot as plt
+    """``report.md``, the figures beside the CSV files, and the tables that the folder's README has a place for."""
+    from vla.study.figures import draw
 
-    out, text, episodes = Path(config.out), report_text(config), read_episodes(Path(config.out))
-    if episodes:
-        figure = bars(config, episodes)
-        with plt.rc_context({"svg.hashsalt": "vla", "svg.fonttype": "none"}):
-            figure.savefig(out / "success.png", dpi=150)
-            figure.savefig(out / "success.svg", metadata={"Date": None})
-        plt.close(figure)
-    if text:
-        (out / "report.md").write_text(text, encoding="utf-8")
+    out, text = Path(config.out), report_text(config)
+    if not text:
+        return
+    draw(config, out)
+    (out / "report.md").write_text(text, encoding="utf-8")
+    readme = out / "README.md"
+    for name, table in tables(config).items():
+        if readme.is_file() and f"<!-- {name} -->" in readme.read_text(encoding="utf-8"):
+            put(readme, name, table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from vla.tables import read_table, write_table
 
 EPISODES = ("recipe", "cell", "seed", "success", "steps", "failed")
 ANSWERS = ("recipe", "test", "key", "question", "right")
+TIMES = ("recipe", "at", "ms")
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Recipe:
     """config: YAML of a run, relative to the study; change: ``key=value`` changes; after: the recipe whose policy it starts from; policy: a saved policy,
     which is tested as it is instead; acts: whether it is driven (a web stage is only asked); answers: whether it is asked questions (RT-1 has no words);
     keep: copy its policy into the study's folder, so that a fresh clone need not train it for what starts from it; shown: how tables call it (its name if
-    not given)."""
+    not given); at: where it stands on the study's axis."""
 
     config: str | None = None
     change: list[str] = field(default_factory=list)
@@ -31,6 +33,7 @@ class Recipe:
     answers: bool = True
     keep: bool = False
     shown: str | None = None
+    at: float | None = None
 
     def __post_init__(self) -> None:
         if (self.config is None) == (self.policy is None):
@@ -41,7 +44,7 @@ class Recipe:
 class StudyConfig:
     """recipes: by name, in the order of tables, what is started from before what starts from it; cells: of ``vla.sim.suites`` or suites' names; episodes: of
     each cell; vqa: packed web data to be asked about, questions: how many; pairs: recipes compared with each other (first, second); out: tables and
-    figures; runs: folder of the runs."""
+    figures; runs: folder of the runs; axis: what the recipes' ``at`` means, if curves are to be drawn; latency: so many actions of each are timed."""
 
     recipes: dict[str, Recipe]
     out: str
@@ -52,6 +55,8 @@ class StudyConfig:
     questions: int = 2000
     pairs: list[tuple[str, str]] = field(default_factory=list)
     robot: str | None = None
+    axis: str | None = None
+    latency: int = 0
 
     def cell_names(self) -> list[str]:
         """Suites spelled out; other names are cells or skills."""
@@ -95,16 +100,14 @@ def train_recipe(config: StudyConfig, name: str, folder: Path) -> Path:
     from vla.train import train_from_file
 
     recipe, saved = config.recipes[name], policy_of(config, name)
-    if recipe.config is None or saved.is_dir():
-        return saved
-    start = [f"init={policy_of(config, recipe.after)}"] if recipe.after else []
-    saved = train_from_file(str(folder / recipe.config), [*recipe.change, *start, f"run={Path(config.runs) / name}"])
-    if recipe.keep:
-        kept = Path(config.out) / name
+    if recipe.config is not None and not saved.is_dir():
+        start = [f"init={policy_of(config, recipe.after)}"] if recipe.after else []
+        saved = train_from_file(str(folder / recipe.config), [*recipe.change, *start, f"run={Path(config.runs) / name}"])
+    kept = Path(config.out) / name
+    if recipe.keep and not kept.is_dir():
         temporary = kept.with_name(kept.name + ".tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.copytree(saved, temporary)
-        shutil.rmtree(kept, ignore_errors=True)
         temporary.rename(kept)
     return saved
 
@@ -170,6 +173,32 @@ def _ask(config: StudyConfig, name: str, saved: Path) -> bool:
     return True
 
 
+def _time(config: StudyConfig) -> bool:
+    """One picture at a time through every policy that acts, in turns so that a busy machine slows all alike; whether there was anything to time."""
+    from vla.evaluate import PolicyActor
+    from vla.module import PolicyModule
+    from vla.report import default_environment
+    from vla.sim.tabletop import Tabletop
+
+    path = Path(config.out) / "latency.csv"
+    names = [n for n, r in config.recipes.items() if r.acts and policy_of(config, n).is_dir()]
+    if not config.latency or {r["recipe"] for r in read_table(path, TIMES)}.issuperset(names):
+        return False
+    actors = {n: PolicyActor(PolicyModule.load(policy_of(config, n)).robot(config.robot), execute=1) for n in names}
+    env = Tabletop(**default_environment(next(iter(actors.values())).contract)[0])
+    rows = []
+    for k in range(config.latency + 1):
+        seen = env.reset(seed=SEED + k)[0]
+        for name, actor in actors.items():
+            actor.reset(0)
+            start = time.perf_counter()
+            actor([0], [seen])
+            if k:  # the first is not counted
+                rows.append({"recipe": name, "at": k - 1, "ms": f"{1000 * (time.perf_counter() - start):.3f}"})
+    write_table(path, rows, TIMES)
+    return True
+
+
 def run_study(path: str, overrides: list[str], only: list[str], report_only: bool) -> None:
     """``vla study``."""
     from vla.study.report import write_report
@@ -184,5 +213,5 @@ def run_study(path: str, overrides: list[str], only: list[str], report_only: boo
         asked = _ask(config, name, saved)
         if driven or asked:
             write_report(config)
-    if report_only:
+    if report_only or _time(config):
         write_report(config)
