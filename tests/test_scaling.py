@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from conftest import TINY_POLICY
+from conftest import REPOSITORY, TINY_POLICY
 
-from vla.config import ConfigError
+from vla.config import ConfigError, load_config
 from vla.scaling.fit import Law, bootstrap, fit, interval
 from vla.scaling.ladder import COLUMNS, load_ladder, read_rows, rungs, waves
 from vla.scaling.report import as_runs, fit_all, markdown, write_report
 from vla.scaling.run import collect, run_ladder
 from vla.scaling.success import bootstrap_success, fit_success
+from vla.train import RunConfig
 
 CHINCHILLA = Law(1.69, 406.4, 410.7, 0.34, 0.28)  # arXiv 2203.15556, equation 10
 
@@ -144,6 +146,18 @@ def test_cheap_runs_have_more_seeds_and_come_first(ladder: Path) -> None:
     assert [w[0].stage for w in waves(planned)] == ["pretrain", "run"]
     with pytest.raises(ConfigError, match="at least two sizes, one amount of data and one seed"):
         load_ladder(ladder, ["seeds=[]"])
+
+
+@pytest.mark.parametrize("path", ["experiments/scaling/ladder.yaml", "configs/scaling/ladder_gpu.yaml"])
+def test_shipped_ladders_are_whole(path: str) -> None:
+    config, folder = load_ladder(REPOSITORY / path, []), (REPOSITORY / path).parent
+    assert len(config.sizes) >= 6 and len(config.data) >= 3 and len(config.seeds) >= 2
+    planned = rungs(config, folder, {(s, d): k + 1.0 for k, (s, d) in enumerate(product(config.sizes, config.data))})
+    seen = set()
+    for rung in planned:
+        run = load_config(rung.config, list(rung.overrides), RunConfig)
+        seen.add((rung.stage, str(run.policy["decoder"]), run.train.steps))
+    assert len(seen) == len(config.sizes) * (len(config.data) + 1)  # every size and amount is another run
 
 
 @pytest.mark.slow

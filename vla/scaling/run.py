@@ -15,6 +15,10 @@ from vla.data.manifest import write_json
 from vla.scaling.ladder import Rung, ScaleConfig, finished, load_ladder, read_rows, rungs, waves, write_rows
 
 
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def costs(config: ScaleConfig, folder: Path, steps: int = 3) -> dict[tuple[str, str], dict[str, float]]:
     """Measured on this machine, of a run of every (size, data): parameters, FLOPs and predicted seconds (its share of the pretraining left out)."""
     from vla.train import RunConfig
@@ -23,7 +27,7 @@ def costs(config: ScaleConfig, folder: Path, steps: int = 3) -> dict[tuple[str, 
     found = {}
     for size, changes in config.sizes.items():
         first = next(iter(config.data.values()))
-        seen = measure(str(folder / config.run), [*changes, *first], steps, "cpu")
+        seen = measure(str(folder / config.run), [*changes, *first], steps, _device())
         for data, own in config.data.items():
             count = load_config(folder / config.run, [*changes, *own], RunConfig).train.steps
             found[size, data] = {
@@ -48,7 +52,7 @@ def carry_out(rung: Rung, config: ScaleConfig) -> str:
     spent = time.perf_counter() - start  # of this call: an interrupted run's earlier part is not in it
     policy = PolicyModule.load(saved)
     curves = read_curves(home)
-    cost = measure(rung.config, [o for o in rung.overrides if not o.startswith("init=")], 3, "cpu")
+    cost = measure(rung.config, [o for o in rung.overrides if not o.startswith("init=")], 3, _device())
     samples = run.train.steps * run.train.batch_size
     share = run.data.mixture[config.robot] / sum(run.data.mixture.values())
     common = {
