@@ -121,7 +121,10 @@ def test_tables_say_what_the_files_say(tmp_path: Path) -> None:
     assert block(tmp_path / "README.md", "pairs") == pairs
 
 
-@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("experiments/*/study.yaml")), ids=lambda p: p.parent.name)
+STUDIES = [*sorted(REPOSITORY.glob("experiments/*/study.yaml")), REPOSITORY / "configs/scaling/emergent_gpu.yaml"]
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.parent.name)
 def test_committed_studies_are_whole(path: Path) -> None:
     from vla.train import RunConfig
 
