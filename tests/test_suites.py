@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from test_evaluate import Still
 
 from vla.data.manifest import DataError, load_manifest
 from vla.data.pack import pack
+from vla.data.samples import decode_image
 from vla.data.sources import TabletopSource, WebSource
 from vla.evaluate import Result, evaluate
 from vla.sim.expert import expert_command
@@ -25,7 +27,7 @@ from vla.suites import averages, mcnemar, read_results
 from vla.vqa import ask, by_test, is_right
 from vla.web.knowledge import concepts, splits
 from vla.web.leaks import forbidden_words, leaks
-from vla.web.questions import WebConfig, make_web_sample
+from vla.web.questions import PHRASES, WebConfig, make_web_sample
 from vla.web.refer import references
 
 SCENE = SceneConfig(skills=("pick", "near"), cards=(0, 0), concepts=16)
@@ -100,6 +102,12 @@ def test_the_web_teaches_what_the_suites_ask() -> None:
         found += qa
     assert {f"find_{t}" for c in CELLS.values() for t in c.tests} <= tests
     assert all(q.question.startswith("find the ") and is_right(q.answer, q.answer) for q in found)
+    varied = [make_web_sample(replace(config, phrases=True, any_background=True), 0, k) for k in range(60)]
+    asked = [q.question for s in varied for q in s.qa if q.tests.startswith("find_")]
+    starts = [p.split("{x}")[0] for p in PHRASES]
+    assert {p for p in starts for q in asked if q.startswith(p)} == set(starts)  # every way of asking is there
+    dark = [int(decode_image(s.image, "")[:, :2, :2].mean()) for s in varied]
+    assert min(dark) < 60 < 220 < max(dark)
     with pytest.raises(ValueError, match=r"web\.groups: unknown group 'cars'"):
         WebConfig(groups=("cars",))
 

@@ -20,6 +20,13 @@ from vla.web.refer import LANGUAGES, colour_scene, kind_of, references
 WEB_GROUPS = ("unseen", "digits", "icons", "flags", "people", "shapes")
 _COLOURED = 0.15  # share of larger scenes, where things are to be found and there are shapes, that are about their colours
 _ALIKE = 0.25  # share of larger scenes, where things are to be found, in which all but one are of a kind
+FIND = "find the {x}."
+PHRASES = (  # other words for the same question; none is a robot's instruction
+    FIND, "locate the {x}.", "point at the {x}.", "show me the {x}.", "look at the {x}.", "look for the {x}.", "touch the {x}.", "choose the {x}.",
+    "take the {x}.", "go to the {x}.", "bring something to the {x}.", "put a coin beside the {x}.", "which one is the {x}?", "i would like the {x}.",
+    "give me the {x}, please.", "what should one look at to see the {x}?", "what should a person do to get the {x}?", "what would you take to have the {x}?",
+    "where would a child go to touch the {x}?", "carry the cup over to the {x}.", "not the others but the {x}.",
+)  # fmt: skip
 BINS = 256  # locations are written in the action vocabulary: 0..255 from left to right and from bottom to top
 TESTS = ("name", "where", "what_at", "kind", "count", "list", "hand", "fact", "find")
 
@@ -38,6 +45,8 @@ class WebConfig:
     groups: tuple[str, ...] = ()
     facts: int = 1
     find: int = 0
+    phrases: bool = False
+    any_background: bool = False
     on_table: float = 0.5
     size: int = 64
     styles: tuple[str, ...] = STYLES
@@ -90,7 +99,7 @@ def _compose(config: WebConfig, rng: np.random.Generator) -> tuple[np.ndarray, l
         keys = np.array(colour_scene(rng))
     px = config.size * 2
     on_table = rng.random() < config.on_table
-    tint = tuple(int(v) for v in rng.integers(222, 256, 3))
+    tint = tuple(int(v) for v in rng.integers(0 if config.any_background else 222, 256, 3))
     canvas = background(sample_look(rng), px).copy() if on_table else Image.new("RGB", (px, px), tint)
     shown: list[_Shown] = []
     for key in keys:
@@ -148,7 +157,7 @@ def _ask(test: str, shown: list[_Shown], rng: np.random.Generator, one: _Shown |
     return QA("what is this?", one.concept.name, "name")
 
 
-def _find(shown: list[_Shown], rng: np.random.Generator) -> QA:
+def _find(config: WebConfig, shown: list[_Shown], rng: np.random.Generator) -> QA:
     """One picture to be found by something that fits it alone; kinds of knowledge come equally often, whatever their number of phrases."""
     which = int(rng.integers(len(shown)))
     by_test: dict[str, list[str]] = {}
@@ -157,7 +166,8 @@ def _find(shown: list[_Shown], rng: np.random.Generator) -> QA:
     test = sorted(by_test)[int(rng.integers(len(by_test)))]
     text = by_test[test][int(rng.integers(len(by_test[test])))]
     one = shown[which]
-    return QA(f"find the {text}.", f"{one.concept.name} {_bin(one.x)} {_bin(one.y)}", f"find_{test}")
+    form = PHRASES[int(rng.integers(len(PHRASES)))] if config.phrases else FIND
+    return QA(form.format(x=text), f"{one.concept.name} {_bin(one.x)} {_bin(one.y)}", f"find_{test}")
 
 
 def _fact(config: WebConfig, rng: np.random.Generator) -> QA:
@@ -192,6 +202,6 @@ def make_web_sample(config: WebConfig, seed: int, index: int) -> WebSample:
     others = ("kind", "count", "list", "what_at")
     qa += [_ask(others[int(rng.integers(len(others)))], shown, rng) for _ in range(2)]
     qa += [_fact(config, rng) for _ in range(config.facts)]
-    qa += [_find(shown, rng) for _ in range(config.find)]
+    qa += [_find(config, shown, rng) for _ in range(config.find)]
     unique = {q.question: q for q in qa}
     return WebSample(f"{index:07d}", encode_jpeg(image), list(unique.values()))
