@@ -138,8 +138,7 @@ def _drive(config: StudyConfig, name: str, saved: Path) -> bool:
     from vla.report import default_environment
 
     path = Path(config.out) / "episodes.csv"
-    rows: list[dict[str, Any]] = list(read_table(path, EPISODES))
-    done = {r["cell"] for r in rows if r["recipe"] == name}
+    done = {r["cell"] for r in read_table(path, EPISODES) if r["recipe"] == name}
     todo = [c for c in config.cell_names() if c not in done]
     if not todo:
         return False
@@ -147,8 +146,8 @@ def _drive(config: StudyConfig, name: str, saved: Path) -> bool:
     env, _ = default_environment(policy.contract)
     for cell in todo:
         results, _ = evaluate(policy, "vla/Tabletop-v0", env, config.episodes, [cell], seed=SEED)
-        rows += [_row(name, cell, r) for r in results]
-        write_table(path, rows, EPISODES)
+        # read again: another recipe may have been driven beside
+        write_table(path, [*read_table(path, EPISODES), *(_row(name, cell, r) for r in results)], EPISODES)
         print(f"{name}, {cell}: {sum(r.success for r in results)} of {len(results)}", flush=True)
     return True
 
@@ -163,13 +162,15 @@ def _ask(config: StudyConfig, name: str, saved: Path) -> bool:
     from vla.vqa import ask
 
     path = Path(config.out) / "answers.csv"
-    rows: list[dict[str, Any]] = list(read_table(path, ANSWERS))
-    if config.vqa is None or not config.recipes[name].answers or any(r["recipe"] == name for r in rows):
+    asked = any(r["recipe"] == name for r in read_table(path, ANSWERS))
+    if config.vqa is None or not config.recipes[name].answers or asked:
         return False
     policy: Any = PolicyModule.load(saved)
-    for a in ask(policy, config.vqa, config.questions):
-        rows.append({"recipe": name, "test": a.test, "key": a.key, "question": a.question, "right": int(a.right)})
-    write_table(path, rows, ANSWERS)
+    new = [
+        {"recipe": name, "test": a.test, "key": a.key, "question": a.question, "right": int(a.right)}
+        for a in ask(policy, config.vqa, config.questions)
+    ]
+    write_table(path, [*read_table(path, ANSWERS), *new], ANSWERS)
     return True
 
 
