@@ -21,7 +21,7 @@ def bars(config: StudyConfig, episodes: Episodes) -> Any:
     """Success by column, a colour a recipe, Wilson intervals."""
     columns = columns_of(config.cell_names())
     names = [n for n in config.recipes if n in episodes]
-    figure, axis = plt.subplots(figsize=(max(5.0, 0.32 * len(columns) * (len(names) + 1.2)), 3.6), constrained_layout=True)
+    figure, axis = plt.subplots(figsize=(min(11.0, max(5.0, 0.32 * len(columns) * (len(names) + 1.2))), 3.8), constrained_layout=True)
     width = 0.84 / len(names)
     for k, name in enumerate(names):
         for n, cells in enumerate(columns.values()):
@@ -35,6 +35,7 @@ def bars(config: StudyConfig, episodes: Episodes) -> Any:
             error = [[max(0.0, 100 * (share - low))], [max(0.0, 100 * (high - share))]]
             axis.bar(at, 100 * share, width * 0.92, yerr=error, color=f"C{k}", label=label, error_kw={"lw": 0.8, "capsize": 1.5})
     axis.set_xticks(range(len(columns)), [c.replace(" ", "\n") for c in columns], fontsize=8)
+    axis.set_xlim(-0.6, len(columns) - 0.4)
     axis.set_ylabel("success in % (95 % interval)")
     axis.set_ylim(0, 100)
     axis.spines[["top", "right"]].set_visible(False)
