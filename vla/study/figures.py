@@ -21,7 +21,9 @@ def bars(config: StudyConfig, episodes: Episodes) -> Any:
     """Success by column, a colour a recipe, Wilson intervals."""
     columns = columns_of(config.cell_names())
     names = [n for n in config.recipes if n in episodes]
-    figure, axis = plt.subplots(figsize=(min(11.0, max(5.0, 0.32 * len(columns) * (len(names) + 1.2))), 3.8), constrained_layout=True)
+    figure, axis = plt.subplots(
+        figsize=(min(11.0, max(5.0, 0.32 * len(columns) * (len(names) + 1.2))), 3.8), constrained_layout=True
+    )
     width = 0.84 / len(names)
     for k, name in enumerate(names):
         for n, cells in enumerate(columns.values()):
