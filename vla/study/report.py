@@ -132,12 +132,13 @@ def pair_table(config: StudyConfig, episodes: Episodes) -> str:
 
 
 def answer_table(config: StudyConfig, rows: list[dict[str, str]]) -> str:
-    """Share of right answers by test in %."""
+    """Share of right answers by test in %; the number of questions behind each test's name."""
     right: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for r in rows:
         right[r["recipe"]][r["test"]].append(int(r["right"]))
     tests = sorted({r["test"] for r in rows})
-    lines = ["| recipe | all | " + " | ".join(tests) + " |", "|---" * (len(tests) + 2) + "|"]
+    most = {t: max(len(of[t]) for of in right.values()) for t in tests}
+    lines = ["| recipe | all | " + " | ".join(f"{t} ({most[t]})" for t in tests) + " |", "|---" * (len(tests) + 2) + "|"]
     for name in config.recipes:
         if name in right:
             every = [v for values in right[name].values() for v in values]
