@@ -28,8 +28,13 @@ def test_everything_is_listed_with_a_line_about_it(capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("head", [{"name": "token"}, {"name": "flow", "steps": 2, "width": 32}], ids=["token", "flow"])
 def test_a_policy_is_measured(
-    head: dict[str, Any], tiny_run: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    head: dict[str, Any],
+    tiny_run: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # a slow machine's figures are wider
     tiny_run["policy"] = tiny_run["policy"] | {"head": head}
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(tiny_run))
