@@ -37,7 +37,7 @@ def test_a_study_runs_once_and_reports(tiny_run: dict[str, Any], tiny_data: dict
             "both": {"config": "run.yaml", "after": "web", "shown": "co-fine-tuned", "at": 0.5},
             "same": {"policy": str(tmp_path / "runs/both/policy"), "at": 1.0},
         },
-        "cells": ["seen", "symbol"], "episodes": 1, "vqa": tiny_data["web"], "questions": 6, "pairs": [["both", "same"]],
+        "cells": ["seen", "symbol"], "episodes": 1, "seed": 77, "vqa": tiny_data["web"], "questions": 6, "pairs": [["both", "same"]],
         "axis": "share of robot data", "latency": 3, "out": str(tmp_path / "out"), "runs": str(tmp_path / "runs"),
     }  # fmt: skip
     path = tmp_path / "study.yaml"
@@ -47,6 +47,7 @@ def test_a_study_runs_once_and_reports(tiny_run: dict[str, Any], tiny_data: dict
     run_study(str(path), [], [], False)
     rows = read_table(tmp_path / "out/episodes.csv", EPISODES)
     assert [(r["recipe"], r["cell"]) for r in rows] == [(n, c) for n in ("both", "same") for c in ("seen", "symbol")]
+    assert {r["seed"] for r in rows} == {"77"}
     assert [r["success"] for r in rows[:2]] == [r["success"] for r in rows[2:]]  # the same policy, the same episodes
     text = (tmp_path / "out/report.md").read_text()
     assert "| co-fine-tuned | same | seen | 1 |" in text and "| web |" in text
@@ -121,7 +122,7 @@ def test_tables_say_what_the_files_say(tmp_path: Path) -> None:
     assert block(tmp_path / "README.md", "pairs") == pairs
 
 
-STUDIES = [*sorted(REPOSITORY.glob("experiments/*/study.yaml")), REPOSITORY / "configs/scaling/emergent_gpu.yaml"]
+STUDIES = [*sorted(REPOSITORY.glob("experiments/**/study.yaml")), REPOSITORY / "configs/scaling/emergent_gpu.yaml"]
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.parent.name)

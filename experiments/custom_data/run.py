@@ -44,11 +44,8 @@ class Recorded:
 
 _SIZE = "source.mapping.size=64"
 _TOLD = "source.mapping.last_action=true"
-_BRIDGE = Recorded(
-    "bridge_rlds",
-    "image_0",
-    (_SIZE, "source.mapping.fps=5", "source.mapping.binary.action_6=0.5", "shard_size=5", "val_fraction=0.2"),
-)
+_SPLIT = ("shard_size=5", "val_fraction=0.2")
+_BRIDGE = Recorded("bridge_rlds", "image_0", (_SIZE, "source.mapping.fps=5", "source.mapping.binary.action_6=0.5", *_SPLIT))
 _G1 = Recorded(  # joint targets, so differences to the present joints can be learned
     "g1_lerobot21",
     "cam_high",
@@ -60,6 +57,8 @@ DATA = {  # told: the state ends with the last action, and differences to it are
     "bridge": _BRIDGE,
     "g1": _G1,
     "bridge_told": replace(_BRIDGE, packing=(*_BRIDGE.packing, _TOLD), changes=("data.relative=[arm]",)),
+    # the gripper a number, so its difference to the last one is learned, too: nearly always nothing
+    "bridge_told_number": replace(_BRIDGE, packing=(_SIZE, "source.mapping.fps=5", *_SPLIT, _TOLD), changes=("data.relative=[arm]",)),
     "g1_told": replace(_G1, packing=(*_G1.packing, _TOLD)),
 }
 

@@ -43,7 +43,7 @@ class Recipe:
 @dataclass(frozen=True)
 class StudyConfig:
     """recipes: by name, in the order of tables, what is started from before what starts from it; cells: of ``vla.sim.suites`` or suites' names; episodes: of
-    each cell; vqa: packed web data to be asked about, questions: how many; pairs: recipes compared with each other (first, second); out: tables and
+    each cell, seed: of the first one of every cell; vqa: packed web data to be asked about, questions: how many; pairs: recipes compared with each other (first, second); out: tables and
     figures; runs: folder of the runs; axis: what the recipes' ``at`` means, if curves are to be drawn; latency: so many actions of each are timed."""
 
     recipes: dict[str, Recipe]
@@ -51,6 +51,7 @@ class StudyConfig:
     runs: str
     cells: list[str] = field(default_factory=lambda: ["all"])
     episodes: int = 250
+    seed: int = SEED
     vqa: str | None = None
     questions: int = 2000
     pairs: list[tuple[str, str]] = field(default_factory=list)
@@ -145,7 +146,7 @@ def _drive(config: StudyConfig, name: str, saved: Path) -> bool:
     policy = PolicyModule.load(saved).robot(config.robot)
     env, _ = default_environment(policy.contract)
     for cell in todo:
-        results, _ = evaluate(policy, "vla/Tabletop-v0", env, config.episodes, [cell], seed=SEED)
+        results, _ = evaluate(policy, "vla/Tabletop-v0", env, config.episodes, [cell], seed=config.seed)
         # read again: another recipe may have been driven beside
         write_table(path, [*read_table(path, EPISODES), *(_row(name, cell, r) for r in results)], EPISODES)
         print(f"{name}, {cell}: {sum(r.success for r in results)} of {len(results)}", flush=True)
@@ -189,7 +190,7 @@ def _time(config: StudyConfig) -> bool:
     env = Tabletop(**default_environment(next(iter(actors.values())).contract)[0])
     rows = []
     for k in range(config.latency + 1):
-        seen = env.reset(seed=SEED + k)[0]
+        seen = env.reset(seed=config.seed + k)[0]
         for name, actor in actors.items():
             actor.reset(0)
             start = time.perf_counter()
