@@ -68,6 +68,37 @@ def test_a_study_runs_once_and_reports(tiny_run: dict[str, Any], tiny_data: dict
     assert needed(config, ["both"]) == ["web", "both"] and needed(config, ["same"]) == []
 
 
+def test_episodes_of_another_study_are_taken_over(tmp_path: Path) -> None:
+    def rows(name: str, seeds: range) -> list[dict[str, Any]]:
+        return [
+            {"recipe": name, "cell": cell, "seed": s, "success": s % 2, "steps": 5, "failed": 0}
+            for cell in ("seen", "symbol")
+            for s in seeds
+        ]
+
+    write_table(tmp_path / "first/episodes.csv", [*rows("good", range(7, 10)), *rows("other", range(7, 10))], EPISODES)
+    (tmp_path / "first/good").mkdir()  # no policy in it: driving it would fail
+    (tmp_path / "study.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "recipes": {"again": {"policy": str(tmp_path / "first/good")}},
+                "cells": ["seen"],
+                "episodes": 3,
+                "seed": 7,
+                "out": str(tmp_path / "second"),
+                "runs": "r",
+            }
+        )
+    )
+    with pytest.raises(Exception, match="first/good"):  # other scenes: it has to be driven
+        run_study(str(tmp_path / "study.yaml"), ["seed=8"], [], False)
+    run_study(str(tmp_path / "study.yaml"), [], [], False)
+    found = read_table(tmp_path / "second/episodes.csv", EPISODES)
+    assert [(r["recipe"], r["cell"], r["seed"], r["success"]) for r in found] == [
+        ("again", "seen", "7", "1"), ("again", "seen", "8", "0"), ("again", "seen", "9", "1"),
+    ]  # fmt: skip
+
+
 def test_mistakes_are_named(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
 

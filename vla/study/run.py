@@ -133,16 +133,37 @@ def needed(config: StudyConfig, names: Sequence[str]) -> list[str]:
     return [n for n in config.recipes if n in found]
 
 
+def _driven_elsewhere(config: StudyConfig, name: str, cells: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of a policy that another study kept: the cells that it drove there through the very episodes wanted here."""
+    kept = config.recipes[name].policy
+    if kept is None:
+        return []
+    wanted = {str(config.seed + k) for k in range(config.episodes)}
+    its = [r for r in read_table(Path(kept).parent / "episodes.csv", EPISODES) if r["recipe"] == Path(kept).name]
+    found: list[dict[str, Any]] = []
+    for cell in cells:
+        rows = [r for r in its if r["cell"] == cell]
+        if len(rows) == len(wanted) and {r["seed"] for r in rows} == wanted:
+            found += [r | {"recipe": name} for r in rows]
+    return found
+
+
 def _drive(config: StudyConfig, name: str, saved: Path) -> bool:
     """The cells that have no episodes yet, each written when it is whole; whether there were any."""
     from vla.module import PolicyModule
     from vla.report import default_environment
 
     path = Path(config.out) / "episodes.csv"
-    done = {r["cell"] for r in read_table(path, EPISODES) if r["recipe"] == name}
-    todo = [c for c in config.cell_names() if c not in done]
-    if not todo:
+    missing = [c for c in config.cell_names() if c not in {r["cell"] for r in read_table(path, EPISODES) if r["recipe"] == name}]
+    if not missing:
         return False
+    known = _driven_elsewhere(config, name, missing)
+    if known:
+        write_table(path, [*read_table(path, EPISODES), *known], EPISODES)
+        print(f"{name}: {len(known)} episodes are in {Path(str(config.recipes[name].policy)).parent} already", flush=True)
+    todo = [c for c in missing if c not in {r["cell"] for r in known}]
+    if not todo:
+        return True
     policy = PolicyModule.load(saved).robot(config.robot)
     env, _ = default_environment(policy.contract)
     for cell in todo:
