@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import torch
 
-from vla.data.manifest import DataError, load_manifest, sha256, verify
+from vla.data.manifest import BadSample, DataError, load_manifest, sha256, verify
 from vla.data.pack import pack
+from vla.data.pictures import decode_image, encode_image
 from vla.data.pipeline import BatchStream, WindowConfig
-from vla.data.samples import BadSample, cut_frame, decode_image, episode_to_sample, read_json, read_steps
+from vla.data.samples import cut_frame, episode_to_sample, read_json, read_steps
 from vla.data.sources import TabletopSource, WebSource
 from vla.schema import ActionSpace, Batch, Episode
-from vla.sim.record import encode_jpeg
 from vla.sim.scene import SceneConfig
 from vla.web.questions import WebConfig
 
@@ -31,7 +31,7 @@ SPACE = ActionSpace(("a", "b"), ("m", "m"), (-1.0, -1.0), (1.0, 1.0))
 
 
 def make_episode(index: int = 0, steps: int = 5) -> Episode:
-    images = [encode_jpeg(np.full((16, 16, 3), min(255, 40 * index + 8 * t), np.uint8)) for t in range(steps)]
+    images = [encode_image(np.full((16, 16, 3), min(255, 40 * index + 8 * t), np.uint8)) for t in range(steps)]
     actions = np.stack([np.full(steps, index, np.float32), np.arange(steps, dtype=np.float32)], 1) / 10
     return Episode(f"{index:07d}", f"do thing {index}", {"top": images}, actions, state=actions * 2)
 

@@ -30,11 +30,12 @@ from vla.data.lerobot_out import to_lerobot
 from vla.data.manifest import DataError, load_manifest
 from vla.data.mapping import Mapping
 from vla.data.pack import pack, pack_from
+from vla.data.pictures import decode_image
 from vla.data.pipeline import BatchStream, WindowConfig, untarred
 from vla.data.readers import detect, open_reader
 from vla.data.robot import RobotSource
 from vla.data.rotations import RotationConfig, turn
-from vla.data.samples import cut_frame, decode_image, read_json, read_steps
+from vla.data.samples import cut_frame, read_json, read_steps
 from vla.data.sources import TabletopSource
 from vla.sim.scene import SceneConfig
 

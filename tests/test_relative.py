@@ -16,13 +16,13 @@ from vla.config import check
 from vla.data.manifest import DataError, load_manifest
 from vla.data.mapping import Mapping
 from vla.data.pack import pack
+from vla.data.pictures import encode_image
 from vla.data.pipeline import BatchStream, WindowConfig
 from vla.data.relative import relative_dims, relative_statistics
 from vla.data.robot import RobotSource
 from vla.offline import offline
 from vla.policy import VLAPolicy
 from vla.schema import ActionSpace, Episode
-from vla.sim.record import encode_jpeg
 from vla.train import RunConfig, train
 
 pytestmark = pytest.mark.filterwarnings("default")  # Lightning and tensorboard warn about their own affairs
@@ -48,7 +48,7 @@ class Arm:
         rng = np.random.default_rng(index)
         state = (rng.uniform(-1, 1, 2) + np.arange(10)[:, None] * [0.1, 0.2]).astype(np.float32)  # wrist, elbow
         actions = np.stack([state[:, 1] + 0.2, state[:, 0] + 0.1, np.arange(10) % 2], 1).astype(np.float32)
-        frames = [encode_jpeg(np.full((32, 32, 3), 20 * t, np.uint8)) for t in range(10)]
+        frames = [encode_image(np.full((32, 32, 3), 20 * t, np.uint8)) for t in range(10)]
         return Episode(f"{index:07d}", "wave", {"top": frames}, actions, state=state)
 
 

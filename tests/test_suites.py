@@ -14,7 +14,7 @@ from test_evaluate import Still
 
 from vla.data.manifest import DataError, load_manifest
 from vla.data.pack import pack
-from vla.data.samples import decode_image
+from vla.data.pictures import decode_image
 from vla.data.sources import TabletopSource, WebSource
 from vla.evaluate import Result, evaluate
 from vla.sim.expert import expert_command

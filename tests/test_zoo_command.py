@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import yaml
 
 from vla.config import ConfigError
+from vla.memory import peak_memory_mb
 from vla.zoo import listing, measure, run_zoo, show_measured
 
 
@@ -44,3 +47,10 @@ def test_a_policy_is_measured(
     assert 0 < row["act_s"] < 5 and 0 < row["step_s"] < 5 and row["peak_memory_mb"] > 50
     show_measured([row], False)
     assert "image tokens" in capsys.readouterr().out
+
+
+def test_peak_memory_is_this_process_own() -> None:
+    held = bytearray(b"x" * (400 * 2**20))  # more than a bare interpreter takes
+    code = "from vla.memory import peak_memory_mb; print(peak_memory_mb())"
+    found = float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    assert 5 < found < peak_memory_mb() - 300 and len(held) > 0

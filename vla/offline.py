@@ -16,9 +16,10 @@ from rich.progress import track
 
 from vla.actions.bins import UniformBins
 from vla.data.manifest import DataError, load_manifest
+from vla.data.pictures import decode_image
 from vla.data.pipeline import untarred
 from vla.data.relative import reference
-from vla.data.samples import cut_frame, decode_image, read_json, read_steps
+from vla.data.samples import cut_frame, read_json, read_steps
 
 
 @dataclass

@@ -13,8 +13,9 @@ import torch
 from rich.progress import track
 
 from vla.data.manifest import DataError, load_manifest, write_json
+from vla.data.pictures import decode_image
 from vla.data.pipeline import untarred
-from vla.data.samples import decode_image, read_json
+from vla.data.samples import read_json
 from vla.evaluate import wilson
 
 NEAR_BINS = 26  # a place is right within a tenth of the picture in both directions

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import multiprocessing
-import resource
 import statistics
 import tempfile
 import time
@@ -17,6 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from vla.config import ConfigError, build, load_config, presets, registered
+from vla.memory import peak_memory_mb
 from vla.schema import Batch, RobotBatch
 from vla.tuning import trainable
 
@@ -111,7 +111,7 @@ def measure(path: str, overrides: list[str], steps: int, device: str) -> dict[st
         prefix = policy.prefix(one, name, felt).tokens_BND.shape[1] if hasattr(policy, "prefix") else None
         acts = _timed(lambda: policy.act(one, text, name, felt), steps)
     cuda = device.startswith("cuda")
-    memory = torch.cuda.max_memory_allocated() / 2**20 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    memory = torch.cuda.max_memory_allocated() / 2**20 if cuda else peak_memory_mb()
     return {
         "config": " ".join([path, *overrides]), "parameters": total, "trainable": learning, "flops_step": counter.get_total_flops(),
         "batch": config.train.batch_size, "prefix_tokens": prefix, "action_tokens": action_tokens(policy, first), "step_s": times, "act_s": acts,

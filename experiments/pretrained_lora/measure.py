@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import resource
 import shutil
 import statistics
 import time
@@ -14,6 +13,7 @@ import gymnasium as gym
 import torch
 
 from vla.evaluate import to_images
+from vla.memory import peak_memory_mb
 from vla.module import PolicyModule
 from vla.report import default_environment
 from vla.tuning import trainable
@@ -40,7 +40,7 @@ def main() -> None:
     results = {
         "steps": int(rows[-1]["step"]), "images_per_second_median": statistics.median(float(r["images_per_second"]) for r in rows), "parameters": total,
         "trainable": learning, "act_s_median": statistics.median(times), "actions": [a.tolist() for a in actions],
-        "peak_memory_mb_of_this_script": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb_of_this_script": peak_memory_mb(),
     }  # fmt: skip
     (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results, indent=1))

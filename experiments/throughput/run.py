@@ -28,21 +28,25 @@ from PIL import Image
 
 from vla.data.manifest import write_json
 from vla.data.pack import pack
+from vla.data.pictures import Encoding, decode_image, encode_image
 from vla.data.pipeline import BatchStream, WindowConfig, untarred
-from vla.data.samples import cut_frame, decode_image, read_json, read_steps
+from vla.data.samples import cut_frame, read_json, read_steps
 from vla.data.sources import TabletopSource
 from vla.schema import ActionSpace, Episode
 from vla.sim.scene import SceneConfig
 from vla.tables import markdown, put
 
 HERE, CHUNK, FRAMES = Path(__file__).parent, 8, 6000
+OURS = {"shards": "JPEG", "shards_ppm": "PPM, lossless"}
+THEIRS = ("lerobot3_open", "lerobot2_opened")
 SYNTHETIC = """
-import resource, sys
+import sys
 from pathlib import Path
 import numpy as np
 from vla.data.pack import pack
+from vla.memory import peak_memory_mb
 from vla.schema import ActionSpace, Episode
-from vla.sim.record import encode_jpeg
+from vla.data.pictures import encode_image
 
 class Synthetic:
     action_space = ActionSpace(tuple("abcdefg"), ("m",) * 7, (-1.0,) * 7, (1.0,) * 7)
@@ -51,12 +55,12 @@ class Synthetic:
     def describe(self): return {"name": "synthetic", "count": self.count, "size": 32}
     def __getitem__(self, i):
         rng = np.random.default_rng(i)
-        frame = encode_jpeg(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+        frame = encode_image(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
         actions = rng.uniform(-1, 1, (20, 7)).astype(np.float32)
         return Episode(f"{i:07d}", f"task {i % 50}", {"top": [frame] * 20}, actions, state=actions)
 
 pack(Synthetic(int(sys.argv[1])), Path(sys.argv[2]), 50, 0.05, False)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peak_memory_mb())
 """
 
 
@@ -66,6 +70,7 @@ class Joined:
 
     length: int
     count: int
+    pictures: Encoding = "jpeg"
 
     @property
     def _parts(self) -> TabletopSource:
@@ -81,7 +86,7 @@ class Joined:
 
     def describe(self) -> dict[str, Any]:
         """What identifies the data."""
-        return {"name": "joined", "length": self.length, "count": self.count, "size": 96}
+        return {"name": "joined", "length": self.length, "count": self.count, "size": 96, "pictures": self.pictures}
 
     def __getitem__(self, index: int) -> Episode:
         parts, frames, actions, number = self._parts, [], [], index * 100
@@ -90,8 +95,10 @@ class Joined:
             frames += part.images["top"]
             actions += list(part.actions)
             number += 1
-        kept = slice(0, self.length)
-        return Episode(f"{index:07d}", "tidy the table", {"top": frames[kept]}, np.array(actions[kept]))
+        frames = frames[: self.length]
+        if self.pictures == "ppm":  # the very pixels
+            frames = [encode_image(decode_image(f, "").transpose(1, 2, 0), "ppm") for f in frames]
+        return Episode(f"{index:07d}", "tidy the table", {"top": frames}, np.array(actions[: self.length]))
 
 
 def as_lerobot(shards: Path, manifest: dict, out: Path, episodes_a_file: int) -> list[Path]:
@@ -151,31 +158,49 @@ def from_shards(shards: Path, count: int) -> float:
 def memory_mb(episodes: int, folder: Path) -> float:
     """Peak memory of packing so many synthetic episodes, in a process of its own."""
     out = subprocess.run([sys.executable, "-c", SYNTHETIC, str(episodes), str(folder)], check=True, capture_output=True, text=True)
-    return int(out.stdout.split()[-1]) / 1024
+    return float(out.stdout.split()[-1])
 
 
 def speed(length: int, rounds: int, root: Path) -> dict[str, Any]:
     """All readers on episodes of one length, in turn; ratios are medians over rounds."""
-    shards = root / f"shards_{length}"
+    shards, plain = (root / f"shards_{length}_{kind}" for kind in ("jpeg", "ppm"))
     manifest = pack(Joined(length, FRAMES // length), shards, max(1, 600 // length))
+    pack(Joined(length, FRAMES // length, "ppm"), plain, max(1, 600 // length))
     many = as_lerobot(shards, manifest, root / f"lerobot3_{length}", 50)
     single = as_lerobot(shards, manifest, root / f"lerobot2_{length}", 1)
     found = [
-        {"shards": from_shards(shards, 6400), "lerobot3_open": random_access(many, 400, True), "lerobot2_opened": random_access(single, 400, False)}
+        {"shards": from_shards(shards, 6400), "shards_ppm": from_shards(plain, 6400)}
+        | {"lerobot3_open": random_access(many, 400, True), "lerobot2_opened": random_access(single, 400, False)}
         for _ in range(rounds)
-    ]  # fmt: skip
-    ratios = {f"ratio_{k}": statistics.median(r["shards"] / r[k] for r in found) for k in ("lerobot3_open", "lerobot2_opened")}
-    return {"frames": length} | {k: statistics.median(r[k] for r in found) for k in found[0]} | ratios | {"rounds": found}
+    ]
+    ratios = {f"ratio_{o}_{k}": statistics.median(r[o] / r[k] for r in found) for o in OURS for k in THEIRS}
+    sizes = {"shards": kb_a_frame([shards], "shard-*.tar"), "shards_ppm": kb_a_frame([plain], "shard-*.tar")}
+    sizes["lerobot"] = kb_a_frame([many[0].parent], "*.parquet")
+    return (
+        {"frames": length} | {k: statistics.median(r[k] for r in found) for k in found[0]} | ratios | {"kb": sizes, "rounds": found}
+    )
+
+
+def kb_a_frame(folders: list[Path], pattern: str) -> float:
+    """Disk of a frame, its share of everything else included."""
+    return sum(f.stat().st_size for folder in folders for f in folder.glob(pattern)) / FRAMES / 1024
 
 
 def tables() -> dict[str, str]:
     """The README's tables, of results.json."""
     r = json.loads((HERE / "results.json").read_text())
-    readers = ("lerobot3_open", "lerobot2_opened")
     lines = [
-        [str(s["frames"]), f"{s['shards']:,.0f}", *(f"{s[k]:,.0f} (1 : {s[f'ratio_{k}']:.1f})" for k in readers)]
+        [
+            str(s["frames"]),
+            what,
+            f"{s['kb'][o]:.1f}",
+            f"{s[o]:,.0f}",
+            *(f"{s[k]:,.0f} (1 : {s[f'ratio_{o}_{k}']:.1f})" for k in THEIRS),
+        ]
         for s in r["speeds"]
+        for o, what in OURS.items()
     ]
+    lerobot = statistics.median(s["kb"]["lerobot"] for s in r["speeds"])
     rows = [
         ["frames a second packed, rendering and the expert included", f"{r['packing_frames_a_second_with_rendering']:,.0f}"],
         ["peak memory, 100 episodes packed", f"{r['peak_mb_100_episodes']:.1f} MB"],
@@ -183,7 +208,15 @@ def tables() -> dict[str, str]:
     ]
     return {
         "speed": markdown(
-            ["frames an episode", "shards", "LeRobot 3.0, files kept open", "LeRobot 2.1, file opened each time"], lines
+            [
+                "frames an episode",
+                "our pictures",
+                "KB a frame",
+                "our samples/s",
+                f"LeRobot 3.0 (PNG, {lerobot:.1f} KB), files kept open",
+                "LeRobot 2.1, file opened each time",
+            ],
+            lines,
         ),
         "packing": markdown(["packing", "measured"], rows),
     }
@@ -193,19 +226,19 @@ def main() -> None:
     """Measure and write results.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", action="store_true", help="measure only the memory of packing again")
     parser.add_argument("--lengths", type=int, nargs="+", default=[12, 50, 125, 300])
     arguments = parser.parse_args()
-    root = Path("data/throughput")
-    start = time.perf_counter()
-    packed = pack(TabletopSource(SceneConfig(skills=("pick",), cards=(0, 0), concepts=12), 300, size=96), root / "packing", 50)
-    packing = packed["steps"] / (time.perf_counter() - start)
-    speeds = [speed(n, arguments.rounds, root) for n in arguments.lengths]
+    root, path = Path("data/throughput"), HERE / "results.json"
+    if arguments.memory:
+        results = json.loads(path.read_text())
+    else:
+        start = time.perf_counter()
+        packed = pack(TabletopSource(SceneConfig(skills=("pick",), cards=(0, 0), concepts=12), 300, size=96), root / "packing", 50)
+        results = {"packing_frames_a_second_with_rendering": packed["steps"] / (time.perf_counter() - start)}
+        results["speeds"] = [speed(n, arguments.rounds, root) for n in arguments.lengths]
     small, large = memory_mb(100, root / "m100"), memory_mb(10_000, root / "m10000")
-    results = {
-        "speeds": speeds, "packing_frames_a_second_with_rendering": packing, "peak_mb_100_episodes": small, "peak_mb_10000_episodes": large,
-        "peak_ratio": large / small,
-    }  # fmt: skip
-    write_json(HERE / "results.json", results)
+    write_json(path, results | {"peak_mb_100_episodes": small, "peak_mb_10000_episodes": large, "peak_ratio": large / small})
     for name, text in tables().items():
         put(HERE / "README.md", name, text)
 

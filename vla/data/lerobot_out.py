@@ -12,9 +12,10 @@ import numpy as np
 from rich.progress import Progress
 
 from vla.data.manifest import DataError, load_manifest, write_json
+from vla.data.pictures import decode_image
 from vla.data.pipeline import untarred
 from vla.data.readers.base import need
-from vla.data.samples import cut_frame, decode_image, read_json, read_steps
+from vla.data.samples import cut_frame, read_json, read_steps
 
 _DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"

@@ -24,6 +24,10 @@ class DataError(ValueError):
     """Bad data on disk; the message names the path, what was expected and the fix."""
 
 
+class BadSample(ValueError):
+    """A sample that must not be packed or trained on; the message names it, what was expected and the fix."""
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write whole or not at all: temporary name, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)

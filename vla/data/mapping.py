@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from vla.data.manifest import DataError
+from vla.data.pictures import Encoding
 from vla.data.readers.base import Field, Reader, Recording
 from vla.data.relative import last
 from vla.data.rotations import DIMS, RotationConfig, rotation_names, turn
@@ -27,7 +28,7 @@ class Mapping:
     name, or 0), which whoever runs the policy must then tell it too. rotations: see ``RotationConfig``. fps: rows a second, for formats that do not say it. rate_hz: keep so many rows a second;
     summed: action dims that are movements since the last row, and add up over dropped rows. instruction: a text field, or a template such as
     ``"{task}, slowly"``. plan: a text field with what comes next (chain of thought). size: px, square; fit: ``squash`` the whole picture, ``crop`` its
-    middle, or ``pad`` it with black.
+    middle, or ``pad`` it with black. pictures: ``jpeg``, or ``ppm``, which loses nothing and is read faster, for several times the disk.
     """
 
     cameras: dict[str, str] | None = None
@@ -47,6 +48,7 @@ class Mapping:
     plan: str | None = None
     size: int = 224
     fit: Literal["squash", "crop", "pad"] = "squash"
+    pictures: Encoding = "jpeg"
 
 
 def _short(name: str) -> str:

@@ -23,8 +23,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 from vla.data.augment import AugmentConfig, augmented
 from vla.data.collate import collate
 from vla.data.manifest import DataError, load_manifest
+from vla.data.pictures import decode_image
 from vla.data.relative import reference, relative_dims
-from vla.data.samples import BadSample, cut_frame, decode_image, read_json, read_steps
+from vla.data.samples import cut_frame, read_json, read_steps
 from vla.schema import Batch
 
 
@@ -219,4 +220,4 @@ class BatchStream(IterableDataset[Batch]):
             yield collate(pending, self.robots)
 
 
-__all__ = ["BadSample", "BatchStream", "WindowConfig", "collate"]
+__all__ = ["BatchStream", "WindowConfig", "collate"]

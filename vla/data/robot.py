@@ -13,9 +13,9 @@ from PIL import Image
 from vla.config import register
 from vla.data.manifest import DataError
 from vla.data.mapping import Mapping, Plan
+from vla.data.pictures import encode_image
 from vla.data.readers import open_reader
 from vla.schema import ActionSpace, Episode
-from vla.sim.record import encode_jpeg
 
 
 @register("source", "robot")
@@ -55,7 +55,10 @@ class RobotSource:
         recording, plan = self.reader[index], self.plan
         rows = plan.rows(recording.steps)
         images = {
-            ours: [encode_jpeg(fitted(picture, plan.mapping)) for picture in recording.frames[theirs](rows.tolist())]
+            ours: [
+                encode_image(fitted(picture, plan.mapping), plan.mapping.pictures)
+                for picture in recording.frames[theirs](rows.tolist())
+            ]
             for ours, theirs in plan.cameras.items()
         }
         plans = [recording.texts[plan.mapping.plan][r] for r in rows] if plan.mapping.plan else []
@@ -72,9 +75,11 @@ class RobotSource:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Path, mapping and number of episodes."""
+        """Path, and what the mapping says that is not its default (so that a new choice in it does not make packed data another set)."""
+        plain = asdict(Mapping())
         return {
-            "name": "robot", "path": str(self.reader.path), "format": self.reader.format, "mapping": asdict(self.plan.mapping),
+            "name": "robot", "path": str(self.reader.path), "format": self.reader.format,
+            "mapping": {k: v for k, v in asdict(self.plan.mapping).items() if v != plain[k]},
             "size": self.plan.mapping.size, "cameras": self.plan.cameras, "state": self.plan.state_names,
         }  # fmt: skip
 

@@ -8,17 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import simplejpeg
-from PIL import Image
 
+from vla.data.manifest import BadSample
 from vla.schema import Episode, WebSample
-
-_JPEG = b"\xff\xd8"
-MAX_IMAGE_PX = 4096  # a side; larger pictures are refused, not decoded
-
-
-class BadSample(ValueError):
-    """A sample that must not be packed or trained on; the message names it, what was expected and the fix."""
 
 
 def check_episode(episode: Episode, action_dim: int) -> None:
@@ -49,7 +41,7 @@ def check_episode(episode: Episode, action_dim: int) -> None:
 
 
 def episode_to_sample(episode: Episode) -> dict[str, Any]:
-    """``<key>.json``, ``<key>.steps.npz`` and one ``<key>.<camera>.mjpeg`` a camera, as bytes."""
+    """``<key>.json``, ``<key>.steps.npz`` and one ``<key>.<camera>.mjpeg`` a camera (its frames, JPEG or PPM, one after the other), as bytes."""
     offsets = {c: np.cumsum([0] + [len(f) for f in frames]).tolist() for c, frames in episode.images.items()}
     meta = {
         "kind": "episode", "instruction": episode.instruction, "robot": episode.robot, "fps": episode.fps,
@@ -92,35 +84,9 @@ def read_steps(sample: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def cut_frame(sample: dict[str, Any], meta: dict[str, Any], camera: str, step: int) -> bytes:
-    """The JPEG of one frame, by offset. Raises BadSample for an unknown camera."""
+    """One frame as it is kept, by offset. Raises BadSample for an unknown camera."""
     if camera not in meta["cameras"]:
         known = ", ".join(meta["cameras"])
         raise BadSample(f"sample {sample['__key__']!r}: unknown camera {camera!r}; this data has {known}")
     offsets = meta["cameras"][camera]
     return sample[f"{camera}.mjpeg"][offsets[step] : offsets[step + 1]]
-
-
-def decode_image(data: bytes, where: str) -> np.ndarray:
-    """JPEG or PNG bytes to (3, H, W) uint8.
-
-    Raises:
-        BadSample: not a picture, a damaged one, or one of more than ``MAX_IMAGE_PX`` a side; the message begins with ``where``.
-    """
-    try:
-        if data[:2] == _JPEG:
-            _check_size(simplejpeg.decode_jpeg_header(data)[:2], where)
-            pixels = simplejpeg.decode_jpeg(data, "RGB")
-        else:
-            with Image.open(io.BytesIO(data)) as image:
-                _check_size(image.size, where)
-                pixels = np.asarray(image.convert("RGB"))
-    except BadSample:
-        raise
-    except (OSError, ValueError) as error:
-        raise BadSample(f"{where}: unreadable image ({error}); run `vla data verify` on the data set") from error
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
-def _check_size(sides: tuple[int, int], where: str) -> None:
-    if max(sides) > MAX_IMAGE_PX:
-        raise BadSample(f"{where}: image of {sides} px is larger than {MAX_IMAGE_PX}; resize it when packing")

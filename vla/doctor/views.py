@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from vla.data.manifest import NAME, load_manifest
+from vla.data.pictures import decode_image
 from vla.data.pipeline import untarred
 from vla.data.robot import RobotSource
-from vla.data.samples import cut_frame, decode_image, read_json, read_steps
+from vla.data.samples import cut_frame, read_json, read_steps
 
 
 @dataclass

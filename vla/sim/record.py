@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import replace
 
 import numpy as np
-from PIL import Image
 
+from vla.data.pictures import encode_image
 from vla.schema import Episode
 from vla.sim.expert import expert_command, waypoint
 from vla.sim.layouts import LAYOUTS, to_action
@@ -21,14 +20,6 @@ from vla.web.knowledge import concepts
 
 PLAN_BINS = 256  # a plan names places as "x y" in the action vocabulary, from left to right and from bottom to top
 TERMINATE_FRAMES = 2  # frames recorded after success, so that "terminate" is not too rare to learn
-JPEG_QUALITY = 92
-
-
-def encode_jpeg(image: np.ndarray) -> bytes:
-    """(H, W, 3) uint8 to JPEG bytes."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()
 
 
 def _label_is_clear(world: World, task: Task) -> bool:
@@ -89,7 +80,7 @@ def record_episode(
     after_success = 0
     for _ in range(STEP_LIMIT):
         for camera in cameras:
-            images[camera].append(encode_jpeg(CAMERAS[camera](world.items, world.gripper, look, size)))
+            images[camera].append(encode_image(CAMERAS[camera](world.items, world.gripper, look, size)))
         g = world.gripper
         states.append([g.x, g.y, g.z, g.roll, g.pitch, g.yaw, g.aperture])
         done = tasks[0].succeeded(world)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from vla.data.pictures import encode_image
 from vla.schema import QA, WebSample
-from vla.sim.record import encode_jpeg
 from vla.sim.render import VIEW, background, draw_gripper, sample_look, tile_sprite
 from vla.sim.world import HOVER_Z, Gripper
 from vla.web.knowledge import Concept, concepts, countries, keywords, robot_concepts, splits, translated_name
@@ -204,4 +204,4 @@ def make_web_sample(config: WebConfig, seed: int, index: int) -> WebSample:
     qa += [_fact(config, rng) for _ in range(config.facts)]
     qa += [_find(config, shown, rng) for _ in range(config.find)]
     unique = {q.question: q for q in qa}
-    return WebSample(f"{index:07d}", encode_jpeg(image), list(unique.values()))
+    return WebSample(f"{index:07d}", encode_image(image), list(unique.values()))

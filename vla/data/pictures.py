@@ -1,0 +1,60 @@
+"""One picture as bytes, and back: JPEG for small shards, or PPM, which loses nothing and has nothing to decode."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Literal
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from vla.data.manifest import BadSample
+
+Encoding = Literal["jpeg", "ppm"]
+JPEG_QUALITY = 92
+MAX_IMAGE_PX = 4096  # a side; larger pictures are refused, not decoded
+_JPEG = b"\xff\xd8"
+_PPM = re.compile(rb"P6\s(\d{1,5})\s(\d{1,5})\s255\s")  # as written here; others are left to Pillow
+
+
+def encode_image(image: np.ndarray, encoding: Encoding = "jpeg") -> bytes:
+    """(H, W, 3) uint8 to bytes. ppm: every value as it is (netpbm's P6), about ten times the size of a JPEG."""
+    buffer = io.BytesIO()
+    picture = Image.fromarray(image)
+    if encoding == "ppm":
+        picture.save(buffer, "PPM")
+    else:
+        picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def decode_image(data: bytes, where: str) -> np.ndarray:
+    """JPEG, PPM or PNG bytes to (3, H, W) uint8.
+
+    Raises:
+        BadSample: not a picture, a damaged one, or one of more than ``MAX_IMAGE_PX`` a side; the message begins with ``where``.
+    """
+    try:
+        if data[:2] == _JPEG:
+            _check_size(simplejpeg.decode_jpeg_header(data)[:2], where)
+            pixels = simplejpeg.decode_jpeg(data, "RGB")
+        elif plain := _PPM.match(data):
+            width, height = int(plain[1]), int(plain[2])
+            _check_size((width, height), where)
+            pixels = np.frombuffer(data, np.uint8, offset=plain.end()).reshape(height, width, 3)
+        else:
+            with Image.open(io.BytesIO(data)) as image:
+                _check_size(image.size, where)
+                pixels = np.asarray(image.convert("RGB"))
+    except BadSample:
+        raise
+    except (OSError, ValueError) as error:
+        raise BadSample(f"{where}: unreadable image ({error}); run `vla data verify` on the data set") from error
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _check_size(sides: tuple[int, int], where: str) -> None:
+    if max(sides) > MAX_IMAGE_PX:
+        raise BadSample(f"{where}: image of {sides} px is larger than {MAX_IMAGE_PX}; resize it when packing")
