@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from vla.contract import Contract
 from vla.data.manifest import DataError
 from vla.decoders.text import continuation
 from vla.decoders.tokenizer import train_tokenizer
+from vla.heads.planned import _Told
 from vla.optim import OptimConfig, make_optimizer
 from vla.policy import VLAPolicy
 from vla.saving import save_policy
@@ -44,7 +46,7 @@ def robot_batch(rows: int = 3, horizon: int = 1, seed: int = 0) -> RobotBatch:
     actions = torch.where(decisions, actions.round(), actions)
     return RobotBatch(
         robot="robot", images_BVTCHW=torch.randint(0, 256, (rows, 1, 1, 3, 32, 32), generator=g, dtype=torch.uint8),
-        instructions=["pick up the red apple", "pick the banana"] * rows, plans=[""] * (2 * rows), actions_KHA=actions,
+        instructions=["pick up the red apple", "pick the banana"] * rows, plans=["apple 12 40", "banana 3 99"] * rows, actions_KHA=actions,
         mask_KH=torch.ones(2 * rows, horizon, dtype=torch.bool), owner_K=owner, sources=["robot"] * rows,
     )  # fmt: skip
 
@@ -70,6 +72,37 @@ def test_greedy_decoding_agrees_with_the_training_loss() -> None:
     decoded = policy.act(batch.images_BVTCHW, [batch.instructions[k] for k in first])
     half_bin = (np.array(LAYOUTS["rt2"].high) - np.array(LAYOUTS["rt2"].low)) / 256
     assert (np.abs(decoded - batch.actions_KHA[first].numpy()) <= half_bin + 1e-6).all()
+
+
+def test_numbers_behind_a_plan(tmp_path: Path) -> None:
+    """The plan is learned as text, and what is written decides the action."""
+    config = {"name": "planned", "action": {"name": "regression"}, "plan_tokens": 8}
+    policy, batch = make_policy(head=config), robot_batch(rows=2)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=5e-3)
+    policy.train()
+    losses = []
+    for _ in range(100):
+        optimizer.zero_grad()
+        out = robot_loss(policy, batch)
+        assert len(out.loss_M) == len(out.segment_M) and out.unit_KHA is not None and out.unit_KHA.shape == (4, 1, 8)
+        assert sorted(set(out.segment_M.tolist())) == [0, 1, 2, 3]
+        out.loss_M.mean().backward()
+        optimizer.step()
+        losses.append(float(out.loss_M.detach().mean()))
+    assert losses[-1] < 0.5 * losses[0]
+    policy.eval()
+    images, told = batch.images_BVTCHW, [batch.instructions[0], batch.instructions[1]]
+    actions, plans = policy.predict(images, told)
+    assert plans == ["apple 12 40", "banana 3 99"]
+    save_policy(policy, TINY_POLICY | {"head": config}, tmp_path / "p")
+    assert np.allclose(VLAPolicy.load(tmp_path / "p").act(images, told), actions, atol=1e-5)
+    head = policy.head()
+    told_other = head.action.predict(_Told(policy.decoder, plans[::-1]), policy.prefix(images, "robot"), told).unit_BHA
+    assert not torch.allclose(told_other, policy.normaliser()(torch.from_numpy(actions)).float(), atol=1e-3)
+    with pytest.raises(ValueError, match="needs a plan for every step"):
+        robot_loss(policy, replace(batch, plans=["", "a", "b", "c"]))
+    with pytest.raises(ValueError, match="writes text itself"):
+        make_policy(head={"name": "planned", "action": {"name": "token"}})
 
 
 def test_parts_learn_at_their_own_rate_or_not_at_all() -> None:
@@ -116,7 +149,7 @@ def test_plans_are_learned_written_and_returned(second: str) -> None:
     policy, batch = make_policy(head=PLAN | {"plan_optional": not second}), robot_batch(rows=2)
     if second:
         with pytest.raises(ValueError, match=r"head\.plan=true needs a plan for every step"):
-            robot_loss(policy, batch)
+            robot_loss(policy, replace(batch, plans=["", "97 31"] * 2))
     batch.plans = ["12 200", second] * 2
     optimizer = torch.optim.AdamW(policy.parameters(), lr=5e-3)
     policy.train()

@@ -47,6 +47,7 @@ HEADS: dict[str, list[dict[str, Any]]] = {
     "mixture": [{"name": "mixture", "modes": 3}],
     "flow": [{"name": "flow", "steps": 3, "width": 32}],
     "classification": [{"name": "classification"}],
+    "planned": [{"name": "planned", "action": {"name": "flow", "steps": 3, "width": 32}}],
 }
 EYES, MINDS, HANDS = [v for vs in VISION.values() for v in vs], [*CAUSAL, *SEQ2SEQ], [h for hs in HEADS.values() for h in hs]
 FULL = list(itertools.product(EYES, MINDS, HANDS))

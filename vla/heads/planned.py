@@ -1,0 +1,84 @@
+"""A plan in words, then numbers: chain of thought for heads that write none (as pi-0.5, arXiv 2504.16054, goes from text to flow)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import torch
+from torch import nn
+
+from vla.config import Slot, build, register
+from vla.decoders.base import Decoder, Prefix, Tails
+from vla.decoders.text import FreeText, continuation, robot_prompt, text_loss, write
+from vla.heads.base import HeadLoss, Prediction
+from vla.heads.token import ACTION_WORD
+from vla.schema import ActionSpace, RobotBatch
+
+
+class _Told:
+    """A decoder as it stands behind K plans: every prompt goes on with its own."""
+
+    def __init__(self, decoder: Decoder, plans: Sequence[str]) -> None:
+        self.decoder, self.plans = decoder, plans
+
+    def read(
+        self, prefix: Prefix, owner_K: torch.Tensor, prompts: Sequence[str], tails: Tails, sees_K: torch.Tensor | None = None, parallel: bool = False
+    ) -> torch.Tensor:  # fmt: skip
+        """See ``Decoder.read``."""
+        told = [p + after(plan) for p, plan in zip(prompts, self.plans, strict=True)]
+        return self.decoder.read(prefix, owner_K, told, tails, sees_K, parallel)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.decoder, name)
+
+
+def after(plan: str) -> str:
+    """What stands between the prompt and the action."""
+    return f" {plan} {ACTION_WORD}" if plan else f" {ACTION_WORD}"
+
+
+@register("head", "planned")
+class PlannedHead(nn.Module):
+    """The step's plan is written as ``token`` with ``plan: true`` writes it (RT-2, arXiv 2307.15818, section 4.4); then ``action`` reads prompt and plan.
+
+    In training the decoder reads a robot's texts twice: once to learn the plan, once for the action behind the true plan.
+
+    Args:
+        action: slot: ``regression``, ``mixture``, ``flow`` or ``classification``. plan_tokens: at most so many.
+    """
+
+    def __init__(
+        self, action: Annotated[dict[str, Any], Slot("head")], plan_tokens: int = 16, *, decoder: Any, action_dim: int, action_space: ActionSpace,
+        horizon: int,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if action["name"] in ("token", "planned"):
+            raise ValueError(f"head.action={action['name']}: it writes text itself; use head.name=token with head.plan=true")
+        self.plan_tokens = plan_tokens
+        self.action = build(
+            "head", action, "head.action", decoder=decoder, action_dim=action_dim, action_space=action_space, horizon=horizon
+        )
+
+    def loss(self, decoder: Decoder, prefix: Prefix, batch: RobotBatch, unit_KHA: torch.Tensor) -> HeadLoss:
+        """Next-token loss of the plans, one value a token, and the action's loss as ``action`` counts it.
+
+        Raises:
+            ValueError: a step has no plan.
+        """
+        if not all(batch.plans):
+            raise ValueError(
+                "head.name=planned needs a plan for every step; some of this data has none: use the head in head.action"
+            )
+        prompts = [robot_prompt(i) for i in batch.instructions]
+        plan = text_loss(decoder, prefix, batch.owner_K, prompts, [continuation(decoder.tokenizer, after(p)) for p in batch.plans])
+        made = self.action.loss(_Told(decoder, batch.plans), prefix, batch, unit_KHA)
+        return HeadLoss(torch.cat([plan.loss_M, made.loss_M]), torch.cat([plan.text_M, made.segment_M]), made.unit_KHA)
+
+    def predict(self, decoder: Decoder, prefix: Prefix, instructions: list[str]) -> Prediction:
+        """The plan greedily, then the action behind it."""
+        stop = continuation(decoder.tokenizer, f" {ACTION_WORD}")[0]
+        writers = [FreeText(stop, self.plan_tokens) for _ in instructions]
+        write(decoder, prefix, [robot_prompt(i) for i in instructions], writers)
+        plans = [decoder.tokenizer.decode(w.tokens).strip() for w in writers]
+        return Prediction(self.action.predict(_Told(decoder, plans), prefix, instructions).unit_BHA, plans)
