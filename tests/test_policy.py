@@ -15,9 +15,9 @@ from conftest import TINY_POLICY
 from vla.config import build
 from vla.contract import Contract
 from vla.data.manifest import DataError
-from vla.decoders.text import continuation
+from vla.decoders.text import continuation, robot_prompt
 from vla.decoders.tokenizer import train_tokenizer
-from vla.heads.planned import _Told
+from vla.heads.planned import _Told, after
 from vla.optim import OptimConfig, make_optimizer
 from vla.policy import VLAPolicy
 from vla.saving import save_policy
@@ -103,6 +103,26 @@ def test_numbers_behind_a_plan(tmp_path: Path) -> None:
         robot_loss(policy, replace(batch, plans=["", "a", "b", "c"]))
     with pytest.raises(ValueError, match="writes text itself"):
         make_policy(head={"name": "planned", "action": {"name": "token"}})
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_queries_behind_ids_are_read_as_behind_the_same_words(parallel: bool) -> None:
+    policy, batch = make_policy(), robot_batch(rows=2)
+    prefix, decoder = policy.prefix(batch.images_BVTCHW, "robot"), policy.decoder
+    prompts = [robot_prompt(i) for i in batch.instructions]
+    ids = [list(continuation(decoder.tokenizer, after(p))) for p in ("apple 12 40", "banana", "pick", "the red apple")]
+    queries = torch.randn(4, 3, decoder.width)
+    apart = decoder.read(prefix, batch.owner_K, prompts, ids)
+    whole = decoder.read(prefix, batch.owner_K, prompts, ids, queries_KQD=queries, parallel=parallel)
+    words = [p + decoder.tokenizer.decode(i) for p, i in zip(prompts, ids, strict=True)]
+    behind = decoder.read(prefix, batch.owner_K, words, [[]] * 4, queries_KQD=queries, parallel=parallel)
+    ends = np.cumsum([len(i) + 4 for i in ids])
+    plans, states = [], []
+    for end, i in zip(ends, ids, strict=True):
+        plans.append(whole[end - 4 - len(i) : end - 3])
+        states.append(whole[end - 4 : end])
+    assert torch.allclose(torch.cat(plans), apart, atol=1e-5)  # a plan does not see what is behind it
+    assert torch.allclose(torch.cat(states), behind, atol=1e-5)
 
 
 def test_parts_learn_at_their_own_rate_or_not_at_all() -> None:

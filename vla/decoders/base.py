@@ -27,9 +27,6 @@ class Prefix:
         return len(self.tokens_BND)
 
 
-Tails = Sequence[Sequence[int]] | torch.Tensor  # K lists of token ids, or K x Q learned queries in the decoder's width (K, Q, D)
-
-
 @dataclass
 class Decoding:
     """Text being written behind B prompts: the key-value cache and whatever else the decoder keeps between two tokens."""
@@ -48,12 +45,13 @@ class Decoder(Protocol):
     width: int
 
     def read(
-        self, prefix: Prefix, owner_K: torch.Tensor, prompts: Sequence[str], tails: Tails, sees_K: torch.Tensor | None = None, parallel: bool = False
+        self, prefix: Prefix, owner_K: torch.Tensor, prompts: Sequence[str], tails: Sequence[Sequence[int]], sees_K: torch.Tensor | None = None,
+        queries_KQD: torch.Tensor | None = None, parallel: bool = False,
     ) -> torch.Tensor:  # fmt: skip
         """K texts (prompt, then tail), each behind the image of row ``owner_K[k]``, all independent of each other.
 
-        sees_K: False where a text must not look at its image. parallel: the items of a tail see each other both ways.
-        Returns (M, D): for every text in order the n + 1 states before, between and after its n tail items.
+        tails: token ids. sees_K: False where a text must not look at its image. queries_KQD: learned queries in the decoder's width, behind the ids; parallel:
+        they see each other both ways. Returns (M, D): for every text in order the n + 1 states before, between and after its n tail items, ids and queries.
         """
         ...
 
@@ -74,11 +72,9 @@ class Decoder(Protocol):
         ...
 
 
-def tail_ids(tails: Tails, pad: int) -> list[list[int]]:
-    """Token ids of tails; learned queries are padding until their embeddings are put in place."""
-    if isinstance(tails, torch.Tensor):
-        return [[pad] * tails.shape[1] for _ in range(tails.shape[0])]
-    return [list(t) for t in tails]
+def tail_ids(tails: Sequence[Sequence[int]], queries_KQD: torch.Tensor | None, pad: int) -> list[list[int]]:
+    """Token ids of tail items; queries are padding until their embeddings are put in place."""
+    return [[*t, *[pad] * (0 if queries_KQD is None else queries_KQD.shape[1])] for t in tails]
 
 
 def states_of(counts: Sequence[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

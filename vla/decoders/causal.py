@@ -10,7 +10,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from vla.config import register
-from vla.decoders.base import Decoding, Prefix, Tails, states_of, tail_ids
+from vla.decoders.base import Decoding, Prefix, states_of, tail_ids
 from vla.decoders.language import LanguageModel, attention_mask, with_cache
 from vla.decoders.packing import pack_texts
 from vla.decoders.text import encode
@@ -74,24 +74,27 @@ class CausalDecoder(LanguageModel):
         return torch.cat([bos, tokens], 1), torch.cat([torch.zeros(1, dtype=torch.long), each + 1])
 
     def read(
-        self, prefix: Prefix, owner_K: torch.Tensor, prompts: Sequence[str], tails: Tails, sees_K: torch.Tensor | None = None, parallel: bool = False
+        self, prefix: Prefix, owner_K: torch.Tensor, prompts: Sequence[str], tails: Sequence[Sequence[int]], sees_K: torch.Tensor | None = None,
+        queries_KQD: torch.Tensor | None = None, parallel: bool = False,
     ) -> torch.Tensor:  # fmt: skip
         """See ``Decoder.read``: all K texts in B sequences."""
         before, positions = self._prefix(prefix)
         heads = [encode(self.tokenizer, p) for p in prompts]
-        ids = tail_ids(tails, self.tokenizer.pad_token_id)
+        ids = tail_ids(tails, queries_KQD, self.tokenizer.pad_token_id)
         starts_in = [len(h) for h in heads]
         packed = pack_texts(
             [h + t for h, t in zip(heads, ids, strict=True)], owner_K, prefix.rows, positions, self.tokenizer.pad_token_id, sees_K,
-            starts_in if parallel else None, self.image_attention == "causal",
+            [n + len(t) for n, t in zip(starts_in, tails, strict=True)] if parallel else None, self.image_attention == "causal",
         )  # fmt: skip
         embeds = self.embed(packed.ids_BS).to(before.dtype)
         text_M, item_M = states_of([len(t) for t in ids], owner_K.device)
         row_M = owner_K[text_M]
         column_M = packed.starts_K[text_M] + torch.tensor(starts_in, device=owner_K.device)[text_M] - 1 + item_M
-        if isinstance(tails, torch.Tensor):
-            inside = item_M > 0  # the state at a query is the one behind it
-            embeds = embeds.index_put((row_M[inside], column_M[inside]), tails.flatten(0, 1).to(embeds.dtype))
+        if queries_KQD is not None:
+            inside = (
+                item_M > torch.tensor([len(t) for t in tails], device=owner_K.device)[text_M]
+            )  # the state at a query is the one behind it
+            embeds = embeds.index_put((row_M[inside], column_M[inside]), queries_KQD.flatten(0, 1).to(embeds.dtype))
         with self.looking(prefix.memory_BMD, packed.sees_BL):
             hidden = self(torch.cat([before, embeds], 1), packed.mask_B1LL, packed.positions_BL)
         return hidden[:, before.shape[1] :][row_M, column_M]

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, EncoderDecoderCache
 
 from vla.config import register
-from vla.decoders.base import Decoding, Prefix, Tails, states_of, tail_ids
+from vla.decoders.base import Decoding, Prefix, states_of, tail_ids
 from vla.decoders.language import LanguageModel, with_cache
 from vla.decoders.text import encode
 from vla.tuning import LoraConfig
@@ -76,29 +76,33 @@ class Seq2SeqDecoder(LanguageModel):
         return torch.full((rows, 1), self.lm.config.decoder_start_token_id, device=device)
 
     def read(
-        self, prefix: Prefix, owner_K: torch.Tensor, prompts: Sequence[str], tails: Tails, sees_K: torch.Tensor | None = None, parallel: bool = False
+        self, prefix: Prefix, owner_K: torch.Tensor, prompts: Sequence[str], tails: Sequence[Sequence[int]], sees_K: torch.Tensor | None = None,
+        queries_KQD: torch.Tensor | None = None, parallel: bool = False,
     ) -> torch.Tensor:  # fmt: skip
         """See ``Decoder.read``."""
         device = owner_K.device
         encoded, mask = self._encode(prefix, owner_K, prompts, sees_K)
-        ids = tail_ids(tails, self.tokenizer.pad_token_id)
+        ids = tail_ids(tails, queries_KQD, self.tokenizer.pad_token_id)
+        text_M, item_M = states_of([len(t) for t in ids], device)
         padded = pad_sequence([torch.tensor(t, dtype=torch.long) for t in ids], batch_first=True).to(device)
         embeds = self.embed(torch.cat([self._first(len(ids), device), padded], 1)).to(encoded.dtype)
-        if isinstance(tails, torch.Tensor):
-            embeds = torch.cat([embeds[:, :1], tails.to(embeds.dtype)], 1)
         own_mask = None
-        if parallel:  # tail items see each other both ways; the start token sees itself
-            length = embeds.shape[1]
-            see = torch.ones((length, length), dtype=torch.bool, device=device)
-            see[0, 1:] = False
-            own_mask = see.expand(len(ids), 1, length, length)
+        if queries_KQD is not None:
+            inside = (
+                item_M > torch.tensor([len(t) for t in tails], device=device)[text_M]
+            )  # the state at a query is the one behind it
+            embeds = embeds.index_put((text_M[inside], item_M[inside]), queries_KQD.flatten(0, 1).to(embeds.dtype))
+            if parallel:
+                query = torch.zeros(embeds.shape[:2], dtype=torch.bool, device=device)
+                query[text_M[inside], item_M[inside]] = True
+                past = torch.ones((embeds.shape[1],) * 2, dtype=torch.bool, device=device).tril()
+                own_mask = (past | query[:, :, None] & query[:, None, :])[:, None]
         sees = torch.ones(embeds.shape[:2], dtype=torch.bool, device=device)
         if sees_K is not None:
             sees = sees & sees_K[:, None]
         memory = None if prefix.memory_BMD is None else prefix.memory_BMD[owner_K]
         with self.looking(memory, sees):
             hidden = self._decode(encoded, mask, embeds, own_mask=own_mask)
-        text_M, item_M = states_of([len(t) for t in ids], device)
         return hidden[text_M, item_M]
 
     def start(self, prefix: Prefix, prompts: Sequence[str]) -> tuple[Decoding, torch.Tensor]:

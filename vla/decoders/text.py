@@ -51,7 +51,11 @@ def text_loss(
     sees_K: torch.Tensor | None = None,
 ) -> TextLoss:  # fmt: skip
     """Cross-entropy of every target token given its image, its prompt and the targets before it (whole vocabulary)."""
-    hidden = decoder.read(prefix, owner_K, prompts, targets, sees_K)
+    return token_loss(decoder, decoder.read(prefix, owner_K, prompts, targets, sees_K), targets)
+
+
+def token_loss(decoder: Decoder, hidden: torch.Tensor, targets: Sequence[Sequence[int]]) -> TextLoss:
+    """The same of states that were read already, (M, D) as ``Decoder.read`` returns them."""
     counts = torch.tensor([len(t) for t in targets])
     text_M, item_M = states_of(counts.tolist(), hidden.device)
     wanted = item_M < counts.to(hidden.device)[text_M]  # the state after the last token predicts nothing that is known

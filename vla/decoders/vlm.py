@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoProcessor, DynamicCache
 
 from vla.config import register
-from vla.decoders.base import Decoding, Prefix, Tails, states_of, tail_ids
+from vla.decoders.base import Decoding, Prefix, states_of, tail_ids
 from vla.decoders.language import LanguageModel, attention_mask, with_cache
 from vla.pretrained import locate
 from vla.tuning import LoraConfig
@@ -103,14 +103,14 @@ class WholeVLM(LanguageModel):
         )[0]
 
     def _forward(
-        self, prefix: Prefix, owner_K: torch.Tensor, prompts: Sequence[str], tails: Tails, sees_K: torch.Tensor | None, parallel: bool,
-        cache: Any = None,
+        self, prefix: Prefix, owner_K: torch.Tensor, prompts: Sequence[str], tails: Sequence[Sequence[int]], sees_K: torch.Tensor | None = None,
+        queries_KQD: torch.Tensor | None = None, parallel: bool = False, cache: Any = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
         """(hidden (K, L, D), prompt lengths (K,), positions, which columns are there (K, L))."""
         given, device = self.inputs(prefix, owner_K, prompts), owner_K.device
         pixels = {k: v for k, v in given.items() if k not in _TEXT_KEYS}
         lengths = given["attention_mask"].sum(1)
-        items = tail_ids(tails, self.tokenizer.pad_token_id)
+        items = tail_ids(tails, queries_KQD, self.tokenizer.pad_token_id)
         counts = torch.tensor([len(t) for t in items], device=device)
         column = torch.arange(int((lengths + counts).max()), device=device)[None]
         ids = torch.full((len(items), column.shape[1]), self.tokenizer.pad_token_id, device=device)
@@ -124,8 +124,9 @@ class WholeVLM(LanguageModel):
         mask = (column[0][:, None] >= column[0][None, :]).expand(len(items), -1, -1)
         if self.both_ways:
             mask = mask | (~in_tail[:, :, None] & ~in_tail[:, None, :])
+        in_query = there & (column >= lengths[:, None] + torch.tensor([len(t) for t in tails], device=device)[:, None])
         if parallel:
-            mask = mask | (in_tail[:, :, None] & in_tail[:, None, :])
+            mask = mask | (in_query[:, :, None] & in_query[:, None, :])
         if sees_K is not None:
             picture = ids == self.lm.config.image_token_id
             hidden_from = picture[:, None, :] & ~picture[:, :, None] & ~sees_K[:, None, None]
@@ -135,8 +136,8 @@ class WholeVLM(LanguageModel):
         )  # padding sees itself: no row is empty
         positions = self._positions(ids, there, kinds, pixels)
         embeds = self.embed(ids)
-        if isinstance(tails, torch.Tensor):
-            embeds = embeds.index_put((in_tail & there).nonzero(as_tuple=True), tails.flatten(0, 1).to(embeds.dtype))
+        if queries_KQD is not None:
+            embeds = embeds.index_put(in_query.nonzero(as_tuple=True), queries_KQD.flatten(0, 1).to(embeds.dtype))
         out = self.lm.model(
             inputs_embeds=embeds,
             **pixels,
@@ -147,18 +148,19 @@ class WholeVLM(LanguageModel):
         return out.last_hidden_state, lengths, positions, there
 
     def read(
-        self, prefix: Prefix, owner_K: torch.Tensor, prompts: Sequence[str], tails: Tails, sees_K: torch.Tensor | None = None, parallel: bool = False
+        self, prefix: Prefix, owner_K: torch.Tensor, prompts: Sequence[str], tails: Sequence[Sequence[int]], sees_K: torch.Tensor | None = None,
+        queries_KQD: torch.Tensor | None = None, parallel: bool = False,
     ) -> torch.Tensor:  # fmt: skip
         """See ``Decoder.read``."""
-        hidden, lengths, _, _ = self._forward(prefix, owner_K, prompts, tails, sees_K, parallel)
-        text_M, item_M = states_of([len(t) for t in tail_ids(tails, 0)], owner_K.device)
+        hidden, lengths, _, _ = self._forward(prefix, owner_K, prompts, tails, sees_K, queries_KQD, parallel)
+        text_M, item_M = states_of([len(t) for t in tail_ids(tails, queries_KQD, 0)], owner_K.device)
         return hidden[text_M, lengths[text_M] - 1 + item_M]
 
     def start(self, prefix: Prefix, prompts: Sequence[str]) -> tuple[Decoding, torch.Tensor]:
         """See ``Decoder.start``."""
         rows = torch.arange(prefix.rows, device=prefix.tokens_BND.device)
         cache = DynamicCache(config=self.lm.config.get_text_config())
-        hidden, lengths, positions, there = self._forward(prefix, rows, prompts, [[] for _ in prompts], None, False, cache)
+        hidden, lengths, positions, there = self._forward(prefix, rows, prompts, [[] for _ in prompts], cache=cache)
         following = positions[..., rows, lengths - 1] + 1
         state = Decoding(cache, there, following.amax(0) if following.ndim == 2 else following, prefix)
         state.extra["axes"] = positions.shape[0] if positions.ndim == 3 else 0

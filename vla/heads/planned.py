@@ -9,25 +9,34 @@ import torch
 from torch import nn
 
 from vla.config import Slot, build, register
-from vla.decoders.base import Decoder, Prefix, Tails
-from vla.decoders.text import FreeText, continuation, robot_prompt, text_loss, write
+from vla.decoders.base import Decoder, Prefix, states_of
+from vla.decoders.text import FreeText, continuation, robot_prompt, token_loss, write
 from vla.heads.base import HeadLoss, Prediction
 from vla.heads.token import ACTION_WORD
 from vla.schema import ActionSpace, RobotBatch
 
 
 class _Told:
-    """A decoder as it stands behind K plans: every prompt goes on with its own."""
+    """A decoder whose texts go on with a plan before their queries. What it thought while reading the plans is kept in ``plan_MD``, as ``Decoder.read`` returns it."""
 
     def __init__(self, decoder: Decoder, plans: Sequence[str]) -> None:
-        self.decoder, self.plans = decoder, plans
+        self.decoder = decoder
+        self.thoughts = [list(continuation(decoder.tokenizer, after(p))) for p in plans]
+        self.plan_MD: torch.Tensor | None = None
 
     def read(
-        self, prefix: Prefix, owner_K: torch.Tensor, prompts: Sequence[str], tails: Tails, sees_K: torch.Tensor | None = None, parallel: bool = False
+        self, prefix: Prefix, owner_K: torch.Tensor, prompts: Sequence[str], tails: Sequence[Sequence[int]], sees_K: torch.Tensor | None = None,
+        queries_KQD: torch.Tensor | None = None, parallel: bool = False,
     ) -> torch.Tensor:  # fmt: skip
-        """See ``Decoder.read``."""
-        told = [p + after(plan) for p, plan in zip(prompts, self.plans, strict=True)]
-        return self.decoder.read(prefix, owner_K, told, tails, sees_K, parallel)
+        """See ``Decoder.read``; the tails of heads without words are empty."""
+        hidden = self.decoder.read(prefix, owner_K, prompts, self.thoughts, sees_K, queries_KQD, parallel)
+        queries = 0 if queries_KQD is None else queries_KQD.shape[1]
+        text_M, item_M = states_of([len(t) + queries for t in self.thoughts], hidden.device)
+        behind = torch.tensor([len(t) for t in self.thoughts], device=hidden.device)[
+            text_M
+        ]  # the state behind the plan is the one before the first query
+        self.plan_MD = hidden[item_M <= behind]
+        return hidden[item_M >= behind]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.decoder, name)
@@ -42,7 +51,7 @@ def after(plan: str) -> str:
 class PlannedHead(nn.Module):
     """The step's plan is written as ``token`` with ``plan: true`` writes it (RT-2, arXiv 2307.15818, section 4.4); then ``action`` reads prompt and plan.
 
-    In training the decoder reads a robot's texts twice: once to learn the plan, once for the action behind the true plan.
+    In training the true plan is read once, for its own loss and for the action behind it.
 
     Args:
         action: slot: ``regression``, ``mixture``, ``flow`` or ``classification``. plan_tokens: at most so many.
@@ -70,9 +79,10 @@ class PlannedHead(nn.Module):
             raise ValueError(
                 "head.name=planned needs a plan for every step; some of this data has none: use the head in head.action"
             )
-        prompts = [robot_prompt(i) for i in batch.instructions]
-        plan = text_loss(decoder, prefix, batch.owner_K, prompts, [continuation(decoder.tokenizer, after(p)) for p in batch.plans])
-        made = self.action.loss(_Told(decoder, batch.plans), prefix, batch, unit_KHA)
+        told = _Told(decoder, batch.plans)
+        made = self.action.loss(told, prefix, batch, unit_KHA)
+        assert told.plan_MD is not None  # the action was read behind it
+        plan = token_loss(decoder, told.plan_MD, told.thoughts)
         return HeadLoss(torch.cat([plan.loss_M, made.loss_M]), torch.cat([plan.text_M, made.segment_M]), made.unit_KHA)
 
     def predict(self, decoder: Decoder, prefix: Prefix, instructions: list[str]) -> Prediction:

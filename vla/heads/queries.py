@@ -27,8 +27,11 @@ class ActionQueries(nn.Module):
     def forward(self, decoder: Decoder, prefix: Prefix, owner_K: torch.Tensor, instructions: Sequence[str]) -> torch.Tensor:
         """(K, H, D), a state for every step of every segment's chunk."""
         count, horizon = len(instructions), len(self.query_HD)
-        tails = self.query_HD.expand(count, -1, -1)
-        hidden = decoder.read(prefix, owner_K, [robot_prompt(i) for i in instructions], tails, parallel=self.parallel)
+        queries = self.query_HD.expand(count, -1, -1)
+        none: list[list[int]] = [[]] * count
+        hidden = decoder.read(
+            prefix, owner_K, [robot_prompt(i) for i in instructions], none, queries_KQD=queries, parallel=self.parallel
+        )
         return hidden.reshape(count, horizon + 1, -1)[:, 1:].float()
 
 
