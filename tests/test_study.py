@@ -59,6 +59,7 @@ def test_a_study_runs_once_and_reports(tiny_run: dict[str, Any], tiny_data: dict
     shutil.rmtree(tmp_path / "runs")  # as in a fresh clone
     run_study(str(path), [], [], False)
     assert (tmp_path / "out/episodes.csv").stat().st_mtime_ns == before and not (tmp_path / "runs").exists()  # nothing again
+    assert [r["step"] for r in read_table(tmp_path / "out/metrics_both.csv") if r["val/loss/robot"]] == ["2"]
     config = load_study(path)
     assert needed(config, list(config.recipes)) == []
     lines = (tmp_path / "out/episodes.csv").read_text().splitlines(keepends=True)

@@ -97,14 +97,17 @@ def policy_of(config: StudyConfig, name: str) -> Path:
 
 
 def train_recipe(config: StudyConfig, name: str, folder: Path) -> Path:
-    """Train it, or continue, or nothing if its policy is there."""
+    """Train it, or continue, or nothing if its policy is there; its curves go to ``metrics_<recipe>.csv``."""
+    from vla.report import curves_table
     from vla.train import train_from_file
 
     recipe, saved = config.recipes[name], policy_of(config, name)
     if recipe.config is not None and not saved.is_dir():
         start = [f"init={policy_of(config, recipe.after)}"] if recipe.after else []
         saved = train_from_file(str(folder / recipe.config), [*recipe.change, *start, f"run={Path(config.runs) / name}"])
-    kept = Path(config.out) / name
+    kept, run = Path(config.out) / name, Path(config.runs) / name
+    if recipe.config is not None and run.is_dir():
+        write_table(Path(config.out) / f"metrics_{name}.csv", curves_table(run))
     if recipe.keep and not kept.is_dir():
         temporary = kept.with_name(kept.name + ".tmp")
         shutil.rmtree(temporary, ignore_errors=True)
