@@ -117,8 +117,9 @@ def stream(path: Path | str, **kw: Any) -> BatchStream:
 
 def test_missing_and_truncated_shards_unknown_camera(tmp_path: Path) -> None:
     pack(Source([make_episode(i) for i in range(6)]), tmp_path, shard_size=2, progress=False)
-    with pytest.raises(DataError, match="unknown camera 'wrist'; it has top"):
+    with pytest.raises(DataError, match=r"unknown camera 'wrist'; it has top: name them in data\.window\.cameras"):
         stream(tmp_path, window=WindowConfig(cameras=("wrist",)))
+    assert stream(tmp_path, window=WindowConfig(cameras=())).windows["d"].cameras == ("top",)  # none named: all
     shard = tmp_path / "shard-000000.tar"
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2])

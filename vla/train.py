@@ -20,6 +20,7 @@ from vla.config import ConfigError, Slot, build, load_config
 from vla.contract import Contract, library_versions
 from vla.data.manifest import action_space, load_manifest, pooled, widest
 from vla.data.module import DataConfig, Streams, sample_chunks
+from vla.data.pipeline import seen_by
 from vla.data.relative import relative_dims, relative_statistics
 from vla.decoders.tokenizer import load_tokenizer, train_tokenizer
 from vla.optim import OptimConfig
@@ -94,7 +95,7 @@ def make_contracts(config: RunConfig) -> tuple[dict[str, Contract], Counter[str]
             dims = relative_dims(Path(data.datasets[names[0]]), manifests[names[0]])
             seen = seen | {"relative": relative_statistics(sample_chunks(data, padded=False)[robot].numpy())}
         contracts[robot] = Contract(
-            widest([s for s in spaces if s is not None]), tuple(data.cameras.get(names[0], window.cameras)), (size, size), window.history,
+            widest([s for s in spaces if s is not None]), seen_by(data.cameras.get(names[0], window.cameras), manifests[names[0]]), (size, size), window.history,
             window.horizon, seen, library_versions(), origin, relative=dims,
         )  # fmt: skip
     return contracts, words

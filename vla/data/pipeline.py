@@ -31,13 +31,18 @@ from vla.schema import Batch
 
 @dataclass(frozen=True)
 class WindowConfig:
-    """cameras: in this order; history: frames ending now; horizon: actions from now on; segments: instructions or questions that
+    """cameras: in this order (none named: every camera the data has); history: frames ending now; horizon: actions from now on; segments: instructions or questions that
     share one image in one sequence (an episode's alternatives and a web sample's questions beyond that are drawn at random)."""
 
     cameras: tuple[str, ...] = ("top",)
     history: int = 1
     horizon: int = 1
     segments: int = 6
+
+
+def seen_by(cameras: tuple[str, ...], manifest: dict[str, Any]) -> tuple[str, ...]:
+    """The cameras that a policy sees: those named, or all."""
+    return tuple(cameras) or tuple(manifest.get("cameras", ()))
 
 
 def untarred(directory: Path, urls: Iterator[dict[str, str]]) -> Iterator[dict[str, Any]]:
@@ -131,11 +136,14 @@ class BatchStream(IterableDataset[Batch]):
         if unknown or not mixture or min(mixture.values()) < 0 or sum(mixture.values()) <= 0:
             raise DataError(f"data.mixture {mixture}: give non-negative weights for the data sets {sorted(datasets)}")
         self.robots = {n: n for n in datasets} | (robots or {})
-        self.windows = {n: replace(window, cameras=(cameras or {}).get(n, window.cameras)) for n in datasets}
+        chosen = {n: (cameras or {}).get(n, window.cameras) for n in datasets}
+        self.windows = {n: replace(window, cameras=seen_by(chosen[n], m)) for n, m in self.manifests.items()}
         for name, manifest in self.manifests.items():
             missing = [c for c in self.windows[name].cameras if manifest["kind"] == "episode" and c not in manifest["cameras"]]
             if missing:
-                raise DataError(f"{self.folders[name]}: unknown camera {missing[0]!r}; it has {', '.join(manifest['cameras'])}")
+                raise DataError(
+                    f"{self.folders[name]}: unknown camera {missing[0]!r}; it has {', '.join(manifest['cameras'])}: name them in data.window.cameras (or data.cameras)"
+                )
         unknown = [n for n in relative if n not in datasets]
         if unknown:
             raise DataError(f"data.relative: no data set {unknown[0]!r}; there are {', '.join(sorted(datasets))}")
