@@ -15,6 +15,7 @@ from conftest import REPOSITORY, TINY_POLICY
 from vla.config import ConfigError, load_config
 from vla.study.report import (
     answer_table,
+    cell_table,
     columns_of,
     pair_table,
     ratio_interval,
@@ -140,6 +141,8 @@ def test_tables_say_what_the_files_say(tmp_path: Path) -> None:
     assert lines[0].split(" | ")[1:5] == ["seen", "objects easy", "objects hard", "**generalisation**"]
     assert "| Good | 90.0 (60 to 98) |" in lines[2] and "| **70.0** |" in lines[2]
     assert f"| **{100 * np.mean([0.7, 0.3, 0.5]):.1f}** |" in lines[2]  # symbol, reasoning, person: a column each
+    assert cell_table(config, episodes).splitlines()[2] == "| Good | 40.0 (17 to 69) | 20.0 (6 to 51) |"  # maths, category
+    assert cell_table(replace(config, cells=["seen", "maths"]), episodes) == ""
     pairs = pair_table(config, episodes)
     assert "| Good | bad | seen | 10 | 90.0 | 10.0 | 9.00 (" in pairs and "| 8 | 0 | 0.0078 |" in pairs
     low, high = ratio_interval(episodes["good"], episodes["bad"], ["objects_easy", "objects_hard"])

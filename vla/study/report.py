@@ -79,6 +79,20 @@ def success_table(config: StudyConfig, episodes: Episodes) -> str:
     return "\n".join(lines)
 
 
+def cell_table(config: StudyConfig, episodes: Episodes) -> str:
+    """The cells of columns that are means of several, in %; empty where there are none."""
+    cells = [c for members in columns_of(config.cell_names()).values() if len(members) > 1 for c in members]
+    rows = []
+    for name in episodes if cells else ():
+        shown = [config.recipes[name].shown or name]
+        for cell in cells:
+            won = [r.success for r in episodes[name].get(cell, [])]
+            low, high = wilson(sum(won), len(won)) if won else (0.0, 0.0)
+            shown.append(f"{100 * np.mean(won):.1f} ({100 * low:.0f} to {100 * high:.0f})" if won else "")
+        rows.append(shown)
+    return markdown(["recipe", *(c.replace("_", " ") for c in cells)], rows) if rows else ""
+
+
 def suite_cells(config: StudyConfig) -> dict[str, list[str]]:
     """Suite -> its cells that the study has; skills are a suite together."""
     suites: dict[str, list[str]] = {}
@@ -161,12 +175,14 @@ def latency_table(config: StudyConfig, rows: list[dict[str, str]]) -> str:
 
 
 def tables(config: StudyConfig) -> dict[str, str]:
-    """Every table there are rows for, by name: success, pairs, answers, latency."""
+    """Every table there are rows for, by name: success, cells, pairs, answers, latency."""
     out = Path(config.out)
     episodes, answers, times = read_episodes(out), read_table(out / "answers.csv", ANSWERS), read_table(out / "latency.csv", TIMES)
     found = {}
     if episodes:
         found["success"] = success_table(config, episodes)
+        if by_cell := cell_table(config, {n: episodes[n] for n in config.recipes if n in episodes}):
+            found["cells"] = by_cell
         if config.pairs:
             found["pairs"] = pair_table(config, episodes)
     if answers:
@@ -178,6 +194,7 @@ def tables(config: StudyConfig) -> dict[str, str]:
 
 TITLES = {
     "success": "Success in %, {} episodes a cell (95 % Wilson intervals)",
+    "cells": "The cells of columns that are means of several, success in %",
     "pairs": "The same episodes in pairs: averages, their ratio (bootstrap over episodes), exact McNemar test",
     "answers": "Questions about held-out web pictures, right answers in %",
     "latency": "Time to one action, one picture at a time",
