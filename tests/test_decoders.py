@@ -141,9 +141,29 @@ def test_parallel_queries_see_each_other_and_others_only_their_past(family: str,
     other = queries.clone()
     other[:, -1] = torch.randn(2, 32)
     for parallel in (False, True):
-        a, b = (decoder.read(prefix, owner, PROMPTS[:2], q, parallel=parallel).reshape(2, 5, 32) for q in (queries, other))
+        a, b = (
+            decoder.read(prefix, owner, PROMPTS[:2], [[], []], queries_KQD=q, parallel=parallel).reshape(2, 5, 32)
+            for q in (queries, other)
+        )
         assert torch.allclose(a[:, 0], b[:, 0], atol=1e-6)  # the prompt never looks ahead
         assert torch.allclose(a[:, 1:-1], b[:, 1:-1], atol=1e-6) != parallel
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", [*LANGUAGE, *VLM])
+def test_queries_stand_behind_the_ids(family: str, vlm_folders: dict[str, str]) -> None:
+    decoder, prefix = any_decoder(family, vlm_folders)
+    owner, queries = torch.tensor([0, 1]), torch.randn(2, 2, 32)
+    ids = [encode(decoder.tokenizer, " red apple"), encode(decoder.tokenizer, " apple")]
+    other = [[*ids[0][:-1], ids[1][0] if ids[0][-1] != ids[1][0] else ids[0][0]], ids[1]]
+    first, second = len(ids[0]), len(ids[0]) + 3  # states of the first text: before, between and after its ids and both queries
+    apart = decoder.read(prefix, owner, PROMPTS[:2], ids)
+    for parallel in (False, True):
+        a, b = (decoder.read(prefix, owner, PROMPTS[:2], i, queries_KQD=queries, parallel=parallel) for i in (ids, other))
+        assert len(a) == len(apart) + 4
+        assert torch.allclose(a[: first + 1], apart[: first + 1], atol=1e-5)  # ids never see the queries
+        assert not torch.allclose(a[first + 1 : second], b[first + 1 : second], atol=1e-4)  # which see them
+        assert torch.allclose(a[second:], b[second:], atol=1e-5)  # and no other text
 
 
 def test_a_family_that_is_not_proven_is_refused(
