@@ -20,7 +20,7 @@ _PPM = re.compile(rb"P6\s(\d{1,5})\s(\d{1,5})\s255\s")  # as written here; other
 
 
 def encode_image(image: np.ndarray, encoding: Encoding = "jpeg") -> bytes:
-    """(H, W, 3) uint8 to bytes. ppm: every value as it is (netpbm's P6), about ten times the size of a JPEG."""
+    """(H, W, 3) uint8 to bytes. ppm: every value as it is (netpbm's P6), several times the size of a JPEG."""
     buffer = io.BytesIO()
     picture = Image.fromarray(image)
     if encoding == "ppm":
