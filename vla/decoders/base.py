@@ -83,3 +83,9 @@ def states_of(counts: Sequence[int], device: torch.device) -> tuple[torch.Tensor
     text = torch.repeat_interleave(torch.arange(len(counts)), sizes)
     first = torch.cumsum(sizes, 0) - sizes
     return text.to(device), (torch.arange(len(text)) - first[text]).to(device)
+
+
+def behind_ids(tails: Sequence[Sequence[int]], text_M: torch.Tensor, item_M: torch.Tensor) -> torch.Tensor:
+    """(M,) bool: states that ``read`` returns at a query; the state at an item is the one behind it, so the one before the first query is not among them."""
+    counts = torch.tensor([len(t) for t in tails], device=item_M.device)
+    return item_M > counts[text_M]

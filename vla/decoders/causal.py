@@ -10,7 +10,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from vla.config import register
-from vla.decoders.base import Decoding, Prefix, states_of, tail_ids
+from vla.decoders.base import Decoding, Prefix, behind_ids, states_of, tail_ids
 from vla.decoders.language import LanguageModel, attention_mask, with_cache
 from vla.decoders.packing import pack_texts
 from vla.decoders.text import encode
@@ -91,9 +91,7 @@ class CausalDecoder(LanguageModel):
         row_M = owner_K[text_M]
         column_M = packed.starts_K[text_M] + torch.tensor(starts_in, device=owner_K.device)[text_M] - 1 + item_M
         if queries_KQD is not None:
-            inside = (
-                item_M > torch.tensor([len(t) for t in tails], device=owner_K.device)[text_M]
-            )  # the state at a query is the one behind it
+            inside = behind_ids(tails, text_M, item_M)
             embeds = embeds.index_put((row_M[inside], column_M[inside]), queries_KQD.flatten(0, 1).to(embeds.dtype))
         with self.looking(prefix.memory_BMD, packed.sees_BL):
             hidden = self(torch.cat([before, embeds], 1), packed.mask_B1LL, packed.positions_BL)

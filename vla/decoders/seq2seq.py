@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, EncoderDecoderCache
 
 from vla.config import register
-from vla.decoders.base import Decoding, Prefix, states_of, tail_ids
+from vla.decoders.base import Decoding, Prefix, behind_ids, states_of, tail_ids
 from vla.decoders.language import LanguageModel, with_cache
 from vla.decoders.text import encode
 from vla.tuning import LoraConfig
@@ -88,9 +88,7 @@ class Seq2SeqDecoder(LanguageModel):
         embeds = self.embed(torch.cat([self._first(len(ids), device), padded], 1)).to(encoded.dtype)
         own_mask = None
         if queries_KQD is not None:
-            inside = (
-                item_M > torch.tensor([len(t) for t in tails], device=device)[text_M]
-            )  # the state at a query is the one behind it
+            inside = behind_ids(tails, text_M, item_M)
             embeds = embeds.index_put((text_M[inside], item_M[inside]), queries_KQD.flatten(0, 1).to(embeds.dtype))
             if parallel:
                 query = torch.zeros(embeds.shape[:2], dtype=torch.bool, device=device)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vla.config import Slot, build, register
-from vla.decoders.base import Decoder, Prefix, states_of
+from vla.decoders.base import Decoder, Prefix, behind_ids, states_of
 from vla.decoders.text import FreeText, continuation, robot_prompt, token_loss, write
 from vla.heads.base import HeadLoss, Prediction
 from vla.heads.token import ACTION_WORD
@@ -17,7 +17,8 @@ from vla.schema import ActionSpace, RobotBatch
 
 
 class _Told:
-    """A decoder whose texts go on with a plan before their queries. What it thought while reading the plans is kept in ``plan_MD``, as ``Decoder.read`` returns it."""
+    """A decoder whose texts go on with a plan before their queries. Its states while reading the plans are kept in ``plan_MD``,
+    (M, D): of every plan in order those before, between and after its tokens."""
 
     def __init__(self, decoder: Decoder, plans: Sequence[str]) -> None:
         self.decoder = decoder
@@ -32,11 +33,10 @@ class _Told:
         hidden = self.decoder.read(prefix, owner_K, prompts, self.thoughts, sees_K, queries_KQD, parallel)
         queries = 0 if queries_KQD is None else queries_KQD.shape[1]
         text_M, item_M = states_of([len(t) + queries for t in self.thoughts], hidden.device)
-        behind = torch.tensor([len(t) for t in self.thoughts], device=hidden.device)[
-            text_M
-        ]  # the state behind the plan is the one before the first query
-        self.plan_MD = hidden[item_M <= behind]
-        return hidden[item_M >= behind]
+        at_query = behind_ids(self.thoughts, text_M, item_M)
+        self.plan_MD = hidden[~at_query]
+        # the last state of the plan is also the one before the first query
+        return hidden[behind_ids([t[:-1] for t in self.thoughts], text_M, item_M)]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.decoder, name)
