@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import yaml
 from conftest import REPOSITORY, TINY_POLICY
+from filelock import FileLock
 
 from vla.config import ConfigError, load_config
 from vla.scaling.fit import Law, bootstrap, fit, interval
-from vla.scaling.ladder import COLUMNS, load_ladder, read_rows, rungs, waves
+from vla.scaling.ladder import COLUMNS, Rung, ScaleConfig, load_ladder, read_rows, rungs, waves
 from vla.scaling.report import as_runs, fit_all, markdown, write_report
-from vla.scaling.run import collect, run_ladder
+from vla.scaling.run import collect, run_ladder, submit
 from vla.scaling.success import bootstrap_success, fit_success
 from vla.train import RunConfig
 
@@ -183,6 +184,31 @@ def test_a_ladder_runs_skips_what_is_done_and_keeps_rows_without_runs(ladder: Pa
     assert "no fit yet: scaling fit: 3 runs" in capsys.readouterr().out
 
 
+def test_a_run_another_process_holds_is_left_to_it(ladder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_ladder(ladder, ["seeds=[0]"])
+    planned = rungs(config, ladder.parent, {("s", "few"): 1.0, ("m", "few"): 2.0})
+    Path(config.runs).mkdir()
+    made: list[str] = []
+
+    def pretend(rung: Rung, config: ScaleConfig) -> str:
+        made.append(rung.name)
+        (Path(config.runs) / rung.name / "policy").mkdir(parents=True, exist_ok=True)
+        return rung.name
+
+    monkeypatch.setattr("vla.scaling.run.carry_out", pretend)
+    other = FileLock(Path(config.runs) / "pretrain-s-s0.lock")
+    other.acquire()
+
+    def wait(seconds: float) -> None:  # nothing is left that can be taken: the other one finishes
+        assert made == ["pretrain-m-s0", "run-m-few-s0"]
+        (Path(config.runs) / "pretrain-s-s0" / "policy").mkdir(parents=True)
+        other.release()
+
+    monkeypatch.setattr("vla.scaling.run.time.sleep", wait)
+    assert sorted(submit(planned, config, "local")) == sorted(r.name for r in planned)
+    assert made[2:] == ["pretrain-s-s0", "run-s-few-s0"]
+
+
 def test_foreign_results_are_refused(ladder: Path) -> None:
     config = load_ladder(ladder, [])
     Path(config.out).mkdir()
@@ -190,8 +216,6 @@ def test_foreign_results_are_refused(ladder: Path) -> None:
     with pytest.raises(ConfigError, match="its columns are not run, size"):
         collect(config)
     (Path(config.out) / "results.csv").unlink()
-    from vla.scaling.run import submit
-
     with pytest.raises(ConfigError, match="choose local, slurm or ray"):
         list(submit([], config, "moon"))
 
@@ -201,8 +225,6 @@ def test_foreign_results_are_refused(ladder: Path) -> None:
 )  # submitit leaves its logs open
 def test_submitit_carries_rungs_out(ladder: Path) -> None:
     pytest.importorskip("submitit")
-    from vla.scaling.run import submit
-
     config = load_ladder(ladder, [])
     (rung,) = [r for r in rungs(config, ladder.parent, {("s", "few"): 1.0}) if r.stage == "pretrain"][:1]
     assert list(submit([rung], config, "debug")) == ["pretrain-s-s0"]

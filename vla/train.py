@@ -116,7 +116,7 @@ def train(config: RunConfig, progress: bool = True) -> Path:
     run = Path(config.run)
     checkpoint, done = run / "last.ckpt", run / "policy"
     saved, now = run / "config.yaml", yaml.safe_dump(resolved(config), sort_keys=False)
-    if saved.is_file() and saved.read_text(encoding="utf-8") != now:
+    if saved.is_file() and _identity(yaml.safe_load(saved.read_text(encoding="utf-8"))) != _identity(yaml.safe_load(now)):
         raise ConfigError(f"{saved}: this folder holds a run with another configuration; choose another run= or delete it")
     if done.is_dir():
         return done
@@ -177,6 +177,11 @@ def train(config: RunConfig, progress: bool = True) -> Path:
     if trainer.is_global_zero:
         save_policy(policy, config.policy, done)
     return done
+
+
+def _identity(settings: dict[str, Any]) -> dict[str, Any]:
+    """What makes a run the same run: everything but how many threads compute it."""
+    return settings | {"train": {k: v for k, v in settings["train"].items() if k != "threads"}}
 
 
 def run_tokenizer(config: RunConfig, words: Counter[str], run: Path) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +62,7 @@ class Rung:
     seed: int
     config: str
     overrides: tuple[str, ...]
+    start: Path | None = None  # the policy it starts from
 
     @property
     def name(self) -> str:
@@ -89,17 +90,18 @@ def rungs(config: ScaleConfig, folder: Path, flops: Mapping[tuple[str, str], flo
     for size, data in order:
         for seed in config.seeds if (size, data) in cheap else config.seeds[:1]:
             changes = [*config.sizes[size], f"train.seed={seed}"]
-            start: list[str] = []
+            start = None
             if config.pretrain:
                 first = Rung("pretrain", size, "", seed, str(folder / config.pretrain), ())
                 home = f"{config.runs}/{first.name}"
-                first = Rung("pretrain", size, "", seed, first.config, (*changes, f"run={home}"))
-                start = [f"init={home}/policy"]
+                first = replace(first, overrides=(*changes, f"run={home}"))
+                start = Path(home) / "policy"
                 if first not in found:
                     found.append(first)
-            rung = Rung("run", size, data, seed, str(folder / config.run), ())
+            rung = Rung("run", size, data, seed, str(folder / config.run), (), start)
             home = f"run={config.runs}/{rung.name}"
-            found.append(Rung("run", size, data, seed, rung.config, (*changes, *config.data[data], *start, home)))
+            init = [f"init={start}"] if start else []
+            found.append(replace(rung, overrides=(*changes, *config.data[data], *init, home)))
     return found
 
 

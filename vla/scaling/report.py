@@ -176,6 +176,4 @@ def show_plan(planned: list[Rung], todo: list[Rung], cost: dict[tuple[str, str],
             "run": rung.name, "parameters": f"{known['parameters']:,}" if known else "", "FLOPs": f"{known['flops']:.3g}" if known else "",
             "hours": f"{hours:.2f}" if known else "", "state": "to do" if rung.name in open_names else "done",
         })  # fmt: skip
-    print_table(
-        rows, f"{len(todo)} of {len(planned)} runs to do; about {left:.1f} hours here, one after the other, pretraining not counted"
-    )
+    print_table(rows, f"{len(todo)} of {len(planned)} runs to do; about {left:.1f} hours here, one after the other")

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from vla.config import ConfigError, load_config
 from vla.data.manifest import write_json
 from vla.scaling.ladder import Rung, ScaleConfig, finished, load_ladder, read_rows, rungs, waves, write_rows
+
+WAIT = 5.0  # seconds until a process that has nothing to take looks again
 
 
 def _device() -> str:
@@ -20,19 +23,20 @@ def _device() -> str:
 
 
 def costs(config: ScaleConfig, folder: Path, steps: int = 3) -> dict[tuple[str, str], dict[str, float]]:
-    """Measured on this machine, of a run of every (size, data): parameters, FLOPs and predicted seconds (its share of the pretraining left out)."""
+    """Measured on this machine, of a run of every (size, data), and of every size's pretraining (size, ""): parameters, FLOPs, predicted seconds."""
     from vla.train import RunConfig
     from vla.zoo import measure
 
     found = {}
     for size, changes in config.sizes.items():
-        first = next(iter(config.data.values()))
-        seen = measure(str(folder / config.run), [*changes, *first], steps, _device())
-        for data, own in config.data.items():
-            count = load_config(folder / config.run, [*changes, *own], RunConfig).train.steps
-            found[size, data] = {
-                "parameters": seen["parameters"], "flops": float(seen["flops_step"]) * count, "seconds": seen["step_s"] * count, "steps": count,
-            }  # fmt: skip
+        kinds = [(config.run, config.data)] + ([(config.pretrain, {"": []})] if config.pretrain else [])
+        for path, amounts in kinds:
+            seen = measure(str(folder / path), [*changes, *next(iter(amounts.values()))], steps, _device())
+            for data, own in amounts.items():
+                count = load_config(folder / path, [*changes, *own], RunConfig).train.steps
+                found[size, data] = {
+                    "parameters": seen["parameters"], "flops": float(seen["flops_step"]) * count, "seconds": seen["step_s"] * count, "steps": count,
+                }  # fmt: skip
     return found
 
 
@@ -94,13 +98,16 @@ def embedding_parameters(policy: Any) -> int:
 def collect(config: ScaleConfig) -> list[dict[str, str]]:
     """Rows of finished runs into ``results.csv``; rows that are there stay, with or without their run's folder."""
     path = Path(config.out) / "results.csv"
-    rows: list[dict[str, Any]] = list(read_rows(path))
-    known = finished(rows)
-    for file in sorted(Path(config.runs).glob("*/row.json")):
-        new = json.loads(file.read_text(encoding="utf-8"))
-        rows += [r for r in new if r["run"] not in known]
-    write_rows(path, rows)
-    return read_rows(path)
+    if not Path(config.runs).is_dir():
+        return read_rows(path)
+    with FileLock(Path(config.runs) / "results.lock"):
+        rows: list[dict[str, Any]] = list(read_rows(path))
+        known = finished(rows)
+        for file in sorted(Path(config.runs).glob("*/row.json")):
+            new = json.loads(file.read_text(encoding="utf-8"))
+            rows += [r for r in new if r["run"] not in known]
+        write_rows(path, rows)
+        return read_rows(path)
 
 
 def submit(wave: list[Rung], config: ScaleConfig, on: str) -> Iterator[str]:
@@ -110,13 +117,32 @@ def submit(wave: list[Rung], config: ScaleConfig, on: str) -> Iterator[str]:
         ConfigError: an unknown place, or its package is missing.
     """
     if on == "local":
-        yield from (carry_out(r, config) for r in wave)
+        yield from _here(wave, config)
     elif on == "ray":
         yield from _on_ray(wave, config)
     elif on in ("slurm", "debug"):  # debug: submitit's own, in this process
         yield from _on_slurm(wave, config, on)
     else:
         raise ConfigError(f"--on {on}: choose local, slurm or ray")
+
+
+def _here(todo: list[Rung], config: ScaleConfig) -> Iterator[str]:
+    """One after the other, in their order; the same command started twice shares them: what another process holds, or has not made yet, is left to it."""
+    left = list(todo)
+    while left:
+        for rung in left:
+            if rung.start and not rung.start.is_dir():
+                continue  # its pretraining is not done
+            try:
+                with FileLock(Path(config.runs) / f"{rung.name}.lock", blocking=False):
+                    name = carry_out(rung, config)  # at once, where another process has finished it
+            except Timeout:
+                continue
+            left.remove(rung)
+            yield name
+            break
+        else:
+            time.sleep(WAIT)
 
 
 def _on_slurm(wave: list[Rung], config: ScaleConfig, on: str) -> Iterator[str]:
@@ -159,7 +185,7 @@ def run_ladder(path: str, overrides: list[str], on: str = "local", dry_run: bool
     folder = Path(path).parent
     if not fit_only:
         cost = costs(config, folder)
-        planned = rungs(config, folder, {k: v["flops"] for k, v in cost.items()})
+        planned = rungs(config, folder, {k: v["flops"] for k, v in cost.items() if k[1]})
         done = finished(collect(config))
         todo = [r for r in planned if r.name not in done]
         needed = {(r.size, r.seed) for r in todo if r.stage == "run"}
