@@ -30,6 +30,7 @@ def test_tables_are_their_files(script: str, monkeypatch: pytest.MonkeyPatch) ->
     spec = importlib.util.spec_from_file_location(path.parent.name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.syspath_prepend(str(path.parent))  # as a script's own folder is
     monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
     spec.loader.exec_module(module)
     readme = path.parent / "README.md"

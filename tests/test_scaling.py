@@ -115,6 +115,9 @@ def test_the_report_says_what_the_rows_say(tmp_path: Path) -> None:
     write_report(rows, tmp_path, rounds=30)
     names = ("loss_by_size", "frontier", "success_by_size", "success_by_loss")
     assert all((tmp_path / f"{n}.{kind}").stat().st_size > 5000 for n in names for kind in ("png", "svg"))
+    begun = [r for r in rows if r["run"] != held.name[0]]  # a ladder in progress: the largest size has not seen the most data
+    of = as_runs(begun)
+    assert of.name[int(of.flops.argmax())] in markdown(fit_all(begun, rounds=3)).split("Held out")[1].split(")")[0]
     write_report(rows[:2], tmp_path / "few", rounds=3)
     assert not (tmp_path / "few").exists()
 

@@ -38,6 +38,21 @@ def _colours(values: np.ndarray) -> dict[float, Any]:
     return {v: mpl.colormaps["viridis"](0.1 + 0.75 * k / max(1, len(levels) - 1)) for k, v in enumerate(levels)}
 
 
+def _named(n: float) -> str:
+    """A number of parameters."""
+    return f"{n / 1e6:.2f}M" if n >= 1e6 else f"{n / 1e3:.0f}k"
+
+
+def _by_size(axis: Any, n: np.ndarray) -> None:
+    """A logarithmic axis that names the sizes there are."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(FixedLocator(sorted(set(n.tolist()))))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _named(v)))
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
 def loss_by_size(fits: Fits) -> Any:
     """Points: runs; lines: the law with its 95 % band, a colour an amount of data; the held-out run is a star the law has not seen."""
     runs = fits.runs
@@ -50,7 +65,7 @@ def loss_by_size(fits: Fits) -> Any:
         _band(axis, line, [law(line, d) for law in fits.laws], colour)
     held = runs.where(fits.held_out)
     axis.scatter(held.n, held.loss, marker="*", s=150, color="crimson", edgecolor="white", zorder=4, label="held out")
-    axis.set_xscale("log")
+    _by_size(axis, runs.n)
     axis.legend(fontsize=8, frameon=False)
     return figure
 
@@ -60,9 +75,10 @@ def frontier(fits: Fits) -> Any:
     runs = fits.runs
     figure, axis = _axes("Loss against training compute", "FLOPs", "loss (nats a token)")
     for n, colour in _colours(runs.n).items():
-        own = np.flatnonzero(runs.n == n)
-        own = own[np.argsort(runs.flops[own])]
-        axis.plot(runs.flops[own], runs.loss[own], "o-", color=colour, ms=4.5, lw=0.8, label=f"{n / 1e6:.2g}M")
+        own = runs.where(runs.n == n)
+        axis.scatter(own.flops, own.loss, color=colour, s=20, label=_named(n))
+        costs = sorted(set(own.flops.tolist()))
+        axis.plot(costs, [own.loss[own.flops == c].mean() for c in costs], color=colour, lw=0.8)  # through the means of seeds
     if min(fits.law.A, fits.law.B) > 0:
         per_sample = float(np.median(runs.flops / (runs.n * runs.d)))
         budget = np.geomspace(runs.flops.min(), runs.flops.max() * 2, 60)
@@ -99,7 +115,7 @@ def success_by_size(fits: Fits) -> Any:
     colour = levels[float(runs.d.max())]
     axis.plot(10**line, fits.success(line), color=colour, lw=1.4)
     _band(axis, 10**line, [c(line) for c in fits.curves], colour)
-    axis.set_xscale("log")
+    _by_size(axis, runs.n)
     axis.set_ylim(-0.02, 1.02)
     axis.legend(fontsize=8, frameon=False)
     return figure

@@ -57,7 +57,7 @@ def as_runs(rows: list[dict[str, str]]) -> Runs:
 
 @dataclass(frozen=True)
 class Fits:
-    """held_out: which runs the law has not seen (those of the largest size with the most data); law: of the others; laws: resampled; success, curves:
+    """held_out: which runs the law has not seen (those that took the most FLOPs); law: of the others; laws: resampled; success, curves:
     against log10 parameters; by_loss: against loss; None where no episodes were run."""
 
     runs: Runs
@@ -73,7 +73,7 @@ class Fits:
 def fit_all(rows: list[dict[str, str]], rounds: int = ROUNDS) -> Fits:
     """Raises ValueError where there are too few runs for a law; see ``vla.scaling.fit``."""
     runs = as_runs(rows)
-    held_out = (runs.n == runs.n.max()) & (runs.d == runs.d.max())
+    held_out = runs.flops == runs.flops.max()  # the largest run, all its seeds
     seen = runs.where(~held_out)
     law = fit(seen.n, seen.d, seen.loss)
     laws = bootstrap(seen.n, seen.d, seen.loss, rounds)
