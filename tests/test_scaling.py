@@ -18,6 +18,7 @@ from vla.scaling.ladder import COLUMNS, Rung, ScaleConfig, load_ladder, read_row
 from vla.scaling.report import as_runs, fit_all, markdown, write_report
 from vla.scaling.run import collect, run_ladder, submit
 from vla.scaling.success import bootstrap_success, fit_success
+from vla.tables import block
 from vla.train import RunConfig
 
 CHINCHILLA = Law(1.69, 406.4, 410.7, 0.34, 0.28)  # arXiv 2203.15556, equation 10
@@ -249,3 +250,6 @@ def test_the_committed_ladder_is_whole() -> None:
     for changes in config.sizes.values():
         for data in config.data.values():
             load_config(folder / config.run, [*changes, *data], RunConfig)
+    if (folder / "report.md").is_file():
+        text = markdown(fit_all(read_rows(folder / "results.csv")))
+        assert (folder / "report.md").read_text() == text and block(folder / "README.md", "report") == text.strip()

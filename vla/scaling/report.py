@@ -11,6 +11,7 @@ import numpy as np
 from vla.scaling.fit import Law, bootstrap, fit, interval
 from vla.scaling.ladder import Rung
 from vla.scaling.success import Logistic, bootstrap_success, fit_success
+from vla.tables import put
 
 ROUNDS = 200  # of every bootstrap
 
@@ -149,7 +150,7 @@ def markdown(fits: Fits) -> str:
 
 
 def write_report(rows: list[dict[str, str]], out: Path, rounds: int = ROUNDS) -> None:
-    """``report.md`` and the figures (PNG and SVG) in ``out``; says what is missing where there are too few runs."""
+    """``report.md``, the figures (PNG and SVG) in ``out``, and the report in its README's place for it; says what is missing where there are too few runs."""
     from vla.scaling.figures import draw
 
     try:
@@ -157,7 +158,11 @@ def write_report(rows: list[dict[str, str]], out: Path, rounds: int = ROUNDS) ->
     except ValueError as error:
         print(f"no fit yet: {error}")
         return
-    (out / "report.md").write_text(markdown(fits), encoding="utf-8")
+    text = markdown(fits)
+    (out / "report.md").write_text(text, encoding="utf-8")
+    readme = out / "README.md"
+    if readme.is_file() and "<!-- report -->" in readme.read_text(encoding="utf-8"):
+        put(readme, "report", text.strip())
     for path in draw(fits, out):
         print(f"wrote {path}")
 
