@@ -163,8 +163,7 @@ def write_report(rows: list[dict[str, str]], out: Path, rounds: int = ROUNDS) ->
     readme = out / "README.md"
     if readme.is_file() and "<!-- report -->" in readme.read_text(encoding="utf-8"):
         put(readme, "report", text.strip())
-    for path in draw(fits, out):
-        print(f"wrote {path}")
+    print(f"wrote {out / 'report.md'} and {len(draw(fits, out))} figures", flush=True)
 
 
 def show_plan(planned: list[Rung], todo: list[Rung], cost: dict[tuple[str, str], dict[str, float]]) -> None:

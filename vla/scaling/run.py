@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from vla.config import ConfigError, load_config
 from vla.data.manifest import write_json
 from vla.scaling.ladder import Rung, ScaleConfig, finished, load_ladder, read_rows, rungs, waves, write_rows
+from vla.scaling.report import show_plan, write_report
 
 WAIT = 5.0  # seconds until a process that has nothing to take looks again
 
@@ -95,8 +96,8 @@ def embedding_parameters(policy: Any) -> int:
     return sum(seen.values())
 
 
-def collect(config: ScaleConfig) -> list[dict[str, str]]:
-    """Rows of finished runs into ``results.csv``; rows that are there stay, with or without their run's folder."""
+def collect(config: ScaleConfig, report: bool = False) -> list[dict[str, str]]:
+    """Rows of finished runs into ``results.csv``; rows that are there stay, with or without their run's folder. report: and what they say beside it."""
     path = Path(config.out) / "results.csv"
     if not Path(config.runs).is_dir():
         return read_rows(path)
@@ -107,7 +108,10 @@ def collect(config: ScaleConfig) -> list[dict[str, str]]:
             new = json.loads(file.read_text(encoding="utf-8"))
             rows += [r for r in new if r["run"] not in known]
         write_rows(path, rows)
-        return read_rows(path)
+        written = read_rows(path)
+        if report:
+            write_report(written, Path(config.out))
+        return written
 
 
 def submit(wave: list[Rung], config: ScaleConfig, on: str) -> Iterator[str]:
@@ -179,8 +183,6 @@ def _on_ray(wave: list[Rung], config: ScaleConfig) -> Iterator[str]:
 
 def run_ladder(path: str, overrides: list[str], on: str = "local", dry_run: bool = False, fit_only: bool = False) -> None:
     """``vla scale``: plan, carry out, collect, fit, draw."""
-    from vla.scaling.report import show_plan, write_report
-
     config = load_ladder(path, overrides)
     folder = Path(path).parent
     if not fit_only:
@@ -196,5 +198,5 @@ def run_ladder(path: str, overrides: list[str], on: str = "local", dry_run: bool
         # here one after the other, cheapest first, so that every session leaves rows; elsewhere all at once that can be
         for wave in [todo] if on == "local" else waves(todo):
             for name in submit(wave, config, on):
-                print(f"finished {name}: {len(collect(config))} rows in {config.out}/results.csv", flush=True)
+                print(f"finished {name}: {len(collect(config, report=True))} rows in {config.out}/results.csv", flush=True)
     write_report(collect(config), Path(config.out))
