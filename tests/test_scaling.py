@@ -239,11 +239,6 @@ assert TINY_POLICY["decoder"]["config"]["n_layer"] == 2  # what the ladder's siz
 
 
 def test_the_committed_ladder_is_whole() -> None:
-    from conftest import REPOSITORY
-
-    from vla.config import load_config
-    from vla.train import RunConfig
-
     folder = REPOSITORY / "experiments" / "scaling"
     config = load_ladder(folder / "ladder.yaml", [])
     assert len(config.sizes) >= 6 and len(config.data) >= 3
