@@ -83,5 +83,10 @@ def from_shards(shards: Path, count: int, camera: str = "top") -> float:
 
 
 def kb_a_frame(files: list[Path], frames: int) -> float:
-    """Disk of a frame, its share of everything else included."""
+    """Disk of a frame in KiB, its share of everything else included. frames: how many are in these files."""
     return sum(f.stat().st_size for f in files) / frames / 1024
+
+
+def frames_in(files: list[Path]) -> int:
+    """Frames in parquet files: those of the training episodes alone, where shards hold the others, too."""
+    return sum(pq.ParquetFile(f).metadata.num_rows for f in files)

@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from readers import as_lerobot, from_shards, kb_a_frame, random_access
+from readers import as_lerobot, frames_in, from_shards, kb_a_frame, random_access
 
 from vla.data.pack import pack_from
 from vla.tables import markdown
@@ -36,7 +36,7 @@ def against(row: dict[str, Any], ours: str) -> list[str]:
 
 def recorded(rounds: int, root: Path) -> list[dict[str, Any]]:
     """A row a data set and size: all readers in turn, every one handing over pictures of that size."""
-    rows = []
+    measured = []
     for name, (folder, field, side, extra) in SETS.items():
         camera = "seen"
         changes = [*extra, f"source.mapping.cameras={{{camera}: {field}}}", "shard_size=5", "val_fraction=0.0"]
@@ -64,8 +64,8 @@ def recorded(rounds: int, root: Path) -> list[dict[str, Any]]:
             frames = manifest["steps"]
             kb = {k: kb_a_frame([*f.glob("shard-*.tar")], frames) for k, f in zip(OURS, (jpeg, plain), strict=True)}
             about = {"set": name, "recorded": side, "size": size, "frames": frames / manifest["samples"]}
-            rows.append(about | summary(found) | {"kb": kb | {"lerobot": kb_a_frame(many, frames)}, "rounds": found})
-    return rows
+            measured.append(about | summary(found) | {"kb": kb | {"lerobot": kb_a_frame(many, frames_in(many))}, "rounds": found})
+    return measured
 
 
 def recorded_table(rows: list[dict[str, Any]]) -> str:

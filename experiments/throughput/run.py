@@ -19,7 +19,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from readers import as_lerobot, from_shards, kb_a_frame, random_access
+from readers import as_lerobot, frames_in, from_shards, kb_a_frame, random_access
 from recorded import OURS, THEIRS, against, recorded, recorded_table, summary
 
 from vla.data.manifest import write_json
@@ -116,7 +116,7 @@ def speed(length: int, rounds: int, root: Path) -> dict[str, Any]:
     frames = manifest["steps"]
     sizes = {
         "shards": kb_a_frame([*shards.glob("shard-*.tar")], frames), "shards_ppm": kb_a_frame([*plain.glob("shard-*.tar")], frames),
-        "lerobot": kb_a_frame(many, frames),
+        "lerobot": kb_a_frame(many, frames_in(many)),
     }  # fmt: skip
     return {"frames": length} | summary(found) | {"kb": sizes, "rounds": found}
 
