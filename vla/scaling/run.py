@@ -192,7 +192,9 @@ def run_ladder(path: str, overrides: list[str], on: str = "local", dry_run: bool
         todo = [r for r in planned if r.name not in done]
         needed = {(r.size, r.seed) for r in todo if r.stage == "run"}
         todo = [r for r in todo if (r.size, r.seed) in needed]
-        show_plan(planned, todo, cost)
+        # carried out again all the same: it is there that a start of other settings is refused
+        kept = {r.name for r in todo if r.stage == "pretrain" and (Path(config.runs) / r.name / "policy").is_dir()}
+        show_plan(planned, [r for r in todo if r.name not in kept], cost)
         if dry_run:
             return
         # here one after the other, cheapest first, so that every session leaves rows; elsewhere all at once that can be
