@@ -127,9 +127,9 @@ def test_queries_behind_ids_are_read_as_behind_the_same_words(parallel: bool) ->
 
 def test_parts_learn_at_their_own_rate_or_not_at_all() -> None:
     policy = make_policy(head={"name": "regression"})
-    made = make_optimizer(policy, OptimConfig(lr=0.1, parts={"vision": 0.5, "vision.norm": 0.25}, frozen=["decoder"]), 10)[
-        "optimizer"
-    ]
+    made = make_optimizer(
+        policy, OptimConfig(lr=0.2, factor=0.5, parts={"vision": 0.5, "vision.norm": 0.25}, frozen=["decoder"]), 10
+    )["optimizer"]
     rates = {
         id(p): group["lr"] / 0.1 * 100 for group in made.param_groups for p in group["params"]
     }  # the first warm-up step is 1/100

@@ -13,10 +13,12 @@ from torch import nn
 @dataclass(frozen=True)
 class OptimConfig:
     """AdamW with warm-up. lr: peak; warmup: steps; schedule: after warm-up; final: share of lr at the end; clip: gradient norm;
+    factor: of every rate here, for what has to change it whatever a run's lr is (the sizes of a ladder);
     parts: factors of lr for parts of the policy, by name (``{vision: 0.1, decoder.lm: 0.3}``; the longest name that fits counts);
     frozen: parts that do not learn at all (``[vision, connector, decoder]``: only the heads learn)."""
 
     lr: float = 1e-3
+    factor: float = 1.0
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
     warmup: int = 100
@@ -61,11 +63,11 @@ def make_optimizer(module: nn.Module, config: OptimConfig, steps: int) -> dict[s
     groups = []
     for name in (None, *config.parts):
         own = [p for n, p in learning.items() if _part(n, config.parts) == name]
-        lr = config.lr * (1.0 if name is None else config.parts[name])
+        lr = config.lr * config.factor * (1.0 if name is None else config.parts[name])
         for members, decay in (([p for p in own if p.ndim >= 2], config.weight_decay), ([p for p in own if p.ndim < 2], 0.0)):
             if members:
                 groups.append({"params": members, "weight_decay": decay, "lr": lr})
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+    optimizer = torch.optim.AdamW(groups, lr=config.lr * config.factor, betas=config.betas)
 
     def scale(step: int) -> float:
         if step < config.warmup:

@@ -116,7 +116,7 @@ def train(config: RunConfig, progress: bool = True) -> Path:
     run = Path(config.run)
     checkpoint, done = run / "last.ckpt", run / "policy"
     saved, now = run / "config.yaml", yaml.safe_dump(resolved(config), sort_keys=False)
-    if saved.is_file() and _identity(yaml.safe_load(saved.read_text(encoding="utf-8"))) != _identity(yaml.safe_load(now)):
+    if saved.is_file() and _identity(load_config(saved, schema=RunConfig)) != _identity(config):
         raise ConfigError(f"{saved}: this folder holds a run with another configuration; choose another run= or delete it")
     if done.is_dir():
         return done
@@ -179,8 +179,9 @@ def train(config: RunConfig, progress: bool = True) -> Path:
     return done
 
 
-def _identity(settings: dict[str, Any]) -> dict[str, Any]:
-    """What makes a run the same run: everything but how many threads compute it."""
+def _identity(config: RunConfig) -> dict[str, Any]:
+    """What makes a run the same run: everything but how many threads compute it; a setting that came after a run began has its default there."""
+    settings = resolved(config)
     return settings | {"train": {k: v for k, v in settings["train"].items() if k != "threads"}}
 
 

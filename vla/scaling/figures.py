@@ -40,7 +40,7 @@ def _colours(values: np.ndarray) -> dict[float, Any]:
 
 def _named(n: float) -> str:
     """A number of parameters."""
-    return f"{n / 1e6:.2f}M" if n >= 1e6 else f"{n / 1e3:.0f}k"
+    return f"{n / 1e6:.1f}M" if n >= 1e6 else f"{n / 1e3:.0f}k"
 
 
 def _by_size(axis: Any, n: np.ndarray) -> None:
@@ -51,6 +51,7 @@ def _by_size(axis: Any, n: np.ndarray) -> None:
     axis.xaxis.set_major_locator(FixedLocator(sorted(set(n.tolist()))))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda v, _: _named(v)))
     axis.xaxis.set_minor_locator(NullLocator())
+    axis.tick_params(axis="x", labelsize=9)
 
 
 def loss_by_size(fits: Fits) -> Any:
