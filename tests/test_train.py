@@ -54,6 +54,10 @@ def test_golden_losses_and_saved_policy(tiny_run: dict[str, Any]) -> None:
     del saved["optim"]["factor"]  # a setting that did not exist when this run began
     (run / "config.yaml").write_text(yaml.safe_dump(saved))
     assert train(check(tiny_run, RunConfig, ""), progress=False) == folder  # finished: nothing is done again
+    (run / "config.yaml").write_text(yaml.safe_dump(saved | {"gone": 1}))  # a setting that is no more
+    with pytest.raises(ConfigError, match="another configuration"):
+        train(check(tiny_run, RunConfig, ""), progress=False)
+    (run / "config.yaml").write_text(yaml.safe_dump(saved))
     tiny_run["optim"] = {"lr": 0.5}
     with pytest.raises(ConfigError, match="another configuration"):
         train(check(tiny_run, RunConfig, ""), progress=False)

@@ -60,14 +60,14 @@ def make_optimizer(module: nn.Module, config: OptimConfig, steps: int) -> dict[s
         raise ValueError(
             f"optim.parts.{idle[0]}: nothing that learns has this name; parts: {', '.join(sorted({n.split('.')[0] for n in learning}))}"
         )
-    groups = []
+    groups, peak = [], config.lr * config.factor
     for name in (None, *config.parts):
         own = [p for n, p in learning.items() if _part(n, config.parts) == name]
-        lr = config.lr * config.factor * (1.0 if name is None else config.parts[name])
+        lr = peak * (1.0 if name is None else config.parts[name])
         for members, decay in (([p for p in own if p.ndim >= 2], config.weight_decay), ([p for p in own if p.ndim < 2], 0.0)):
             if members:
                 groups.append({"params": members, "weight_decay": decay, "lr": lr})
-    optimizer = torch.optim.AdamW(groups, lr=config.lr * config.factor, betas=config.betas)
+    optimizer = torch.optim.AdamW(groups, lr=peak, betas=config.betas)
 
     def scale(step: int) -> float:
         if step < config.warmup:

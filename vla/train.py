@@ -16,7 +16,7 @@ import yaml
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from vla.callbacks import Best, Keep, Monitor, RngState, StreamPosition
-from vla.config import ConfigError, Slot, build, load_config
+from vla.config import ConfigError, Slot, build, check, load_config
 from vla.contract import Contract, library_versions
 from vla.data.manifest import action_space, load_manifest, pooled, widest
 from vla.data.module import DataConfig, Streams, sample_chunks
@@ -116,7 +116,7 @@ def train(config: RunConfig, progress: bool = True) -> Path:
     run = Path(config.run)
     checkpoint, done = run / "last.ckpt", run / "policy"
     saved, now = run / "config.yaml", yaml.safe_dump(resolved(config), sort_keys=False)
-    if saved.is_file() and _identity(load_config(saved, schema=RunConfig)) != _identity(config):
+    if saved.is_file() and not _same_run(saved, config):
         raise ConfigError(f"{saved}: this folder holds a run with another configuration; choose another run= or delete it")
     if done.is_dir():
         return done
@@ -179,10 +179,16 @@ def train(config: RunConfig, progress: bool = True) -> Path:
     return done
 
 
-def _identity(config: RunConfig) -> dict[str, Any]:
-    """What makes a run the same run: everything but how many threads compute it; a setting that came after a run began has its default there."""
-    settings = resolved(config)
-    return settings | {"train": {k: v for k, v in settings["train"].items() if k != "threads"}}
+def _same_run(saved: Path, config: RunConfig) -> bool:
+    """Whether a folder's settings are these: all but how many threads compute it; one that came after the run began has its default there."""
+    try:
+        before = check(yaml.safe_load(saved.read_text(encoding="utf-8")), RunConfig, "")
+    except ConfigError:  # a setting that is no more
+        return False
+    found = [resolved(c) for c in (before, config)]
+    for settings in found:
+        settings["train"].pop("threads")
+    return found[0] == found[1]
 
 
 def run_tokenizer(config: RunConfig, words: Counter[str], run: Path) -> Any:
