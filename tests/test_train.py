@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from vla.config import ConfigError, check
@@ -22,7 +24,6 @@ from vla.train import RunConfig, train
 
 pytestmark = pytest.mark.filterwarnings("default")  # Lightning and tensorboard warn about their own affairs
 GOLDEN = Path(__file__).parent / "golden_losses.json"
-COMMAND = "import sys, yaml; from vla.config import check; from vla.train import RunConfig, train; train(check(yaml.safe_load(open(sys.argv[1])), RunConfig, ''), False)"
 
 
 def losses(run: Path, name: str = "train/loss") -> dict[int, str]:
@@ -63,27 +64,34 @@ def test_golden_losses_and_saved_policy(tiny_run: dict[str, Any]) -> None:
         train(check(tiny_run, RunConfig, ""), progress=False)
 
 
-def test_kill_minus_nine_and_resume_give_the_same_curve(tiny_run: dict[str, Any], tmp_path: Path) -> None:
-    tiny_run["train"] = tiny_run["train"] | {"steps": 12, "val_every": 4, "save_every": 2}
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+def test_a_stopped_run_continues_on_the_same_curve(tiny_run: dict[str, Any], tmp_path: Path, how: signal.Signals) -> None:
+    killed = how is signal.SIGKILL
+    tiny_run["train"] = tiny_run["train"] | {"steps": 60, "val_every": 4, "save_every": 2 if killed else 16}
     curves = []
     for name in ("whole", "torn"):
-        config = tmp_path / f"{name}.yaml"
-        config.write_text(yaml.safe_dump(tiny_run | {"run": str(tmp_path / name)}))
-        command = [sys.executable, "-c", COMMAND, str(config)]
+        config, run = tmp_path / f"{name}.yaml", tmp_path / name
+        config.write_text(yaml.safe_dump(tiny_run | {"run": str(run)}))
+        command = [sys.executable, "-c", "from vla.cli import main; main()", "train", str(config)]
         if name == "torn":
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            while not (tmp_path / name / "last.ckpt").exists() and process.poll() is None:
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            while not (run / "last.ckpt").exists() and process.poll() is None:
                 time.sleep(0.02)
-            time.sleep(random.uniform(0.0, 0.3))
-            assert process.poll() is None, "finished before it could be killed"
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            assert not (tmp_path / name / "policy").exists()
+            time.sleep(random.uniform(0.0, 0.2))
+            assert process.poll() is None, "finished before it could be stopped"
+            process.send_signal(how)
+            said = process.communicate()[1]
+            assert not (run / "policy").exists()
+            if not killed:  # the step in hand is finished and nothing is lost
+                assert process.returncode == 130
+                found = re.search(r"interrupted: stopped at step (\d+) of 60; the same command continues", said)
+                assert found, said
+                assert int(found[1]) == torch.load(run / "last.ckpt", weights_only=True)["global_step"]
         subprocess.run(command, check=True, capture_output=True)
-        curves.append((losses(tmp_path / name), losses(tmp_path / name, "val/loss")))
+        curves.append((losses(run), losses(run, "val/loss")))
     (whole, whole_val), (torn, torn_val) = curves
-    assert len(whole) == 12 and torn == whole
-    assert len(whole_val) == 3 and torn_val == whole_val
+    assert len(whole) == 60 and torn == whole
+    assert len(whole_val) == 15 and torn_val == whole_val
 
 
 def test_training_stops_when_nothing_gets_better_and_keeps_the_best(tiny_run: dict[str, Any]) -> None:
@@ -110,14 +118,55 @@ def test_robot_data_is_needed(tiny_run: dict[str, Any]) -> None:
         train(check(tiny_run, RunConfig, ""), progress=False)
 
 
-def test_two_processes_train_together(tiny_run: dict[str, Any], tmp_path: Path) -> None:
-    config = tmp_path / "two.yaml"
-    tiny_run["train"] = tiny_run["train"] | {"devices": 2, "steps": 4}
+MEANS = """
+import sys
+import torch
+from torch import distributed
+from vla.means import Means
+
+rank = int(sys.argv[1])
+distributed.init_process_group("gloo", init_method=sys.argv[2], rank=rank, world_size=2)
+means, device = Means(), torch.device("cpu")
+for _ in range(2):
+    for name, values in ([("train/a", [1.0, 2.0]), ("train/b", [5.0])], [("train/b", [6.0, 7.0]), ("train/c", [9.0]), ("val/a", [0.0])])[rank]:
+        means.track(name, torch.tensor(values))
+    assert means.take("train", device) == {"train/a": 1.5, "train/b": 6.0, "train/c": 9.0}
+    assert means.take("val", device) == {"val/a": 0.0}
+assert means.take("train", device) == {}
+"""
+
+
+def test_processes_that_report_different_things_agree_on_their_means(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", MEANS]
+    both = [
+        subprocess.Popen([*command, str(rank), f"file://{tmp_path}/meet"], stderr=subprocess.PIPE, text=True) for rank in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=100)[1] for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [0, 0], said
+
+
+def test_two_processes_train_together_and_stop_together(tiny_run: dict[str, Any], tmp_path: Path) -> None:
+    config, run = tmp_path / "two.yaml", Path(str(tiny_run["run"]))
+    tiny_run["train"] = tiny_run["train"] | {"devices": 2, "steps": 30, "save_every": 1000}
     config.write_text(yaml.safe_dump(tiny_run))
     script = tmp_path / "two.py"
-    script.write_text(COMMAND.replace("; train(check", "\nif __name__ == '__main__':\n    train(check"))
-    subprocess.run([sys.executable, str(script), str(config)], check=True, capture_output=True, timeout=200)
-    assert VLAPolicy.load(Path(str(tiny_run["run"])) / "policy")
+    script.write_text("from vla.cli import main\n\nif __name__ == '__main__':\n    main()\n")
+    command = [sys.executable, str(script), "train", str(config)]
+    both = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while len(losses(run)) < 2 and both.poll() is None:
+        time.sleep(0.02)
+    os.killpg(both.pid, signal.SIGINT)  # what a terminal does
+    said = both.communicate(timeout=100)[1]
+    found = re.search(r"interrupted: stopped at step (\d+) of 30; the same command continues", said)
+    assert found, said
+    assert int(found[1]) == torch.load(run / "last.ckpt", weights_only=True)["global_step"] < 30
+    subprocess.run(command, check=True, capture_output=True, timeout=200)
+    assert VLAPolicy.load(run / "policy")
+    assert len(losses(run)) == 30
 
 
 def test_a_start_that_failed_leaves_no_run_behind(tiny_run: dict[str, Any]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -51,22 +53,46 @@ class RngState(lightning.Callback):
 
 
 class Keep(lightning.Callback):
-    """Writes ``path`` every ``every`` steps, after the validation of the same step where there is one, and on Ctrl-C."""
+    """Writes ``path`` every ``every`` steps, after the validation of the same step where there is one; on Ctrl-C and SIGTERM once the step is done.
+
+    A second Ctrl-C does not wait for the step, and what was written last stays. Several processes stop at the same step.
+    """
 
     def __init__(self, path: Path, every: int, val_every: int) -> None:
         self.path, self.every, self.val_every = path, every, val_every
+        self.asked = False
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.mine = (
+            threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+        if self.mine:
+            signal.signal(signal.SIGINT, self._ask)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.asked = True
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        if getattr(self, "mine", False):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if trainer.global_step % self.every == 0 and trainer.global_step % self.val_every != 0:
-            trainer.save_checkpoint(self.path)
+        if trainer.global_step % self.val_every != 0:
+            self._step_done(trainer)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.global_step % self.every == 0:
-            trainer.save_checkpoint(self.path)
+        self._step_done(trainer)
 
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt) and trainer.global_step > 0:
+    def _step_done(self, trainer: Any) -> None:
+        stop = self.asked or trainer.received_sigterm
+        if trainer.world_size > 1:
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        stop = stop and trainer.global_step < trainer.max_steps
+        if stop or trainer.global_step % self.every == 0:
             trainer.save_checkpoint(self.path)
+        if stop:
+            raise KeyboardInterrupt
 
 
 def measure_peak_flops(device: torch.device, seconds: float = 0.3) -> float:

@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from vla.registry import Stopped
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -239,8 +241,8 @@ def main() -> None:
     """Entry point: known mistakes become one line, not a traceback."""
     try:
         app()
-    except KeyboardInterrupt as stop:
-        typer.echo(f"interrupted{': ' + str(stop) if str(stop) else ''}", err=True)
+    except Stopped as stop:
+        typer.echo(f"interrupted: {stop}", err=True)
         raise SystemExit(130) from None
     except (ValueError, FileNotFoundError) as error:
         typer.echo(f"error: {error}", err=True)

@@ -11,13 +11,13 @@ import lightning
 import numpy as np
 import torch
 from torch import nn
-from torchmetrics import MeanMetric
 
 from vla.actions.normalise import Mode, Normaliser
 from vla.contract import Contract, only, pick
 from vla.data.relative import reference
 from vla.decoders.text import TextLoss
 from vla.heads.base import HeadLoss, Prediction
+from vla.means import Means
 from vla.optim import OptimConfig, make_optimizer
 from vla.schema import Batch
 
@@ -83,7 +83,7 @@ class PolicyModule(lightning.LightningModule):
         self.robot_weight, self.web_weight = robot_weight, web_weight
         made = [_normaliser(c, normalise, normalise_dims) for c in self.contracts.values()]
         self.normalisers = nn.ModuleList(made)  # in order of the contracts: names may have dots, module names not
-        self.metrics = nn.ModuleDict()
+        self.metrics = Means()
 
     @property
     def contract(self) -> Contract:
@@ -172,42 +172,27 @@ class PolicyModule(lightning.LightningModule):
         for part, out in zip(batch.robots, losses.robots, strict=True):
             self._by_source(stage, out.loss_M, part.owner_K[out.segment_M], part.sources)
             if out.right_M is not None:
-                self._track(f"{stage}/action_token_accuracy", out.right_M.float())
+                self.metrics.track(f"{stage}/action_token_accuracy", out.right_M.float())
             if out.unit_KHA is not None:
                 error_A = self.normaliser(part.robot).inverse(out.unit_KHA) - part.actions_KHA
                 own = "" if len(self.contracts) == 1 else f"{part.robot}/"
                 for name, column in zip(self.contracts[part.robot].action_space.names, error_A[part.mask_KH].abs().T, strict=True):
-                    self._track(f"{stage}/l1/{own}{name}", column)
+                    self.metrics.track(f"{stage}/l1/{own}{name}", column)
         if batch.web is not None and losses.web is not None:
             total = total + self.web_weight * losses.web.loss_M.mean()
             self._by_source(stage, losses.web.loss_M, batch.web.owner_K[losses.web.text_M], batch.web.sources)
-            self._track(f"{stage}/web_token_accuracy", losses.web.right_M.float())
-        self._track(f"{stage}/loss", total.detach())
+            self.metrics.track(f"{stage}/web_token_accuracy", losses.web.right_M.float())
+        self.metrics.track(f"{stage}/loss", total.detach())
         return total
 
     def _by_source(self, stage: str, loss_M: torch.Tensor, row_M: torch.Tensor, sources: list[str]) -> None:
         for name in sorted(set(sources)):
             rows = torch.tensor([s == name for s in sources], device=loss_M.device)
-            self._track(f"{stage}/loss/{name}", loss_M.detach()[rows[row_M]])
-
-    def _track(self, name: str, values: torch.Tensor) -> None:
-        """Accumulate a mean (torchmetrics); written and reset at every logging interval or validation's end."""
-        key = name.replace("/", "-").replace(".", "_")
-        if key not in self.metrics:
-            self.metrics[key] = MeanMetric().to(self.device)
-        metric = self.metrics[key]
-        assert isinstance(metric, MeanMetric)
-        metric.update(values.float())
+            self.metrics.track(f"{stage}/loss/{name}", loss_M.detach()[rows[row_M]])
 
     def pop_metrics(self, stage: str) -> dict[str, float]:
-        """Means since the last call, by logging name."""
-        found = {}
-        for key, metric in self.metrics.items():
-            assert isinstance(metric, MeanMetric)
-            if key.startswith(f"{stage}-") and metric.update_count:
-                found[key.replace("-", "/")] = float(metric.compute())
-                metric.reset()
-        return found
+        """Means since the last call, by logging name; reset at every logging interval and validation's end."""
+        return self.metrics.take(stage, self.device)
 
     @classmethod
     def load(cls, directory: str | Path, device: str = "cpu") -> Self:

@@ -23,6 +23,10 @@ class ConfigError(ValueError):
     """A mistake in a configuration; the message has the path of the key, what is wrong, the nearest valid name and the choices."""
 
 
+class Stopped(BaseException):
+    """Work was stopped by Ctrl-C or SIGTERM with everything kept. Not a ``KeyboardInterrupt``: typer swallows its message."""
+
+
 @dataclass(frozen=True)
 class Slot:
     """Marks a constructor parameter as a slot: ``vision: Annotated[dict, Slot("vision")]``."""

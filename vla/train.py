@@ -24,6 +24,7 @@ from vla.data.pipeline import seen_by
 from vla.data.relative import relative_dims, relative_statistics
 from vla.decoders.tokenizer import load_tokenizer, train_tokenizer
 from vla.optim import OptimConfig
+from vla.registry import Stopped
 from vla.rollout_film import RolloutFilm
 from vla.saving import plain, save_policy, start_from
 
@@ -111,6 +112,7 @@ def train(config: RunConfig, progress: bool = True) -> Path:
 
     Raises:
         ConfigError: the folder holds a run with another configuration.
+        Stopped: by Ctrl-C or SIGTERM, after the step in hand was finished and kept.
     """
     # 1. the run's folder, and whether it is the same run
     run = Path(config.run)
@@ -164,15 +166,16 @@ def train(config: RunConfig, progress: bool = True) -> Path:
         check_val_every_n_epoch=None, num_sanity_val_steps=0, gradient_clip_val=config.optim.clip, logger=loggers, callbacks=callbacks,
         log_every_n_steps=config.train.log_every, enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
-    trainer.fit(policy, datamodule=streams, ckpt_path=str(checkpoint) if checkpoint.is_file() else None, weights_only=True)
+    try:
+        trainer.fit(policy, datamodule=streams, ckpt_path=str(checkpoint) if checkpoint.is_file() else None, weights_only=True)
+    except SystemExit:  # what Lightning makes of Ctrl-C and SIGTERM
+        raise Stopped(f"stopped at step {trainer.global_step} of {config.train.steps}; the same command continues") from None
     if config.train.patience and (best.stopped or trainer.global_step == config.train.steps):
         held = torch.load(best.path, map_location=policy.device, weights_only=True)["state_dict"]
         missing, _ = policy.load_state_dict(held, strict=False)  # running means come and go; weights may not
         lost = [n for n in missing if not n.startswith("metrics.")]
         if lost:
             raise RuntimeError(f"{best.path}: lacks {lost[0]}; delete {run} and train again")
-    elif trainer.global_step < config.train.steps:
-        raise KeyboardInterrupt(f"stopped at step {trainer.global_step} of {config.train.steps}; the same command continues")
     # 6. the policy, whole, by one process
     if trainer.is_global_zero:
         save_policy(policy, config.policy, done)
