@@ -41,7 +41,7 @@ def bars(config: StudyConfig, episodes: Episodes) -> Any:
     axis.set_ylabel("success in % (95 % interval)")
     axis.set_ylim(0, 100)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(fontsize=8, frameon=False, ncols=min(4, len(names)), loc="upper center", bbox_to_anchor=(0.5, 1.16))
+    axis.legend(fontsize=8, frameon=False, ncols=min(4, len(names)), loc="lower center", bbox_to_anchor=(0.5, 1.02))
     return figure
 
 
@@ -67,7 +67,7 @@ def curves(config: StudyConfig, episodes: Episodes, answers: list[dict[str, str]
     axis.set_ylabel("success or right answers in %")
     axis.set_ylim(0, 100)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(fontsize=8, frameon=False, loc="upper center", ncols=4, bbox_to_anchor=(0.5, 1.12))
+    axis.legend(fontsize=8, frameon=False, loc="lower center", ncols=4, bbox_to_anchor=(0.5, 1.02))
     return figure
 
 
