@@ -13,6 +13,7 @@ import yaml
 from conftest import REPOSITORY, TINY_POLICY
 
 from vla.config import ConfigError, load_config
+from vla.evaluate import Result
 from vla.study.report import (
     answer_table,
     cell_table,
@@ -22,6 +23,8 @@ from vla.study.report import (
     read_episodes,
     report_text,
     success_table,
+    suite_interval,
+    suite_share,
     tables,
     write_report,
 )
@@ -121,6 +124,20 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         run_study(str(path), [], ["z"], False)
 
 
+def test_the_interval_of_an_average_has_the_average_in_it_as_often_as_it_says() -> None:
+    truth = {"symbol": 0.3, "maths": 0.02, "category": 0.7, "language": 0.4, "country": 0.05, "person": 0.15}
+    columns = [["symbol"], ["maths", "category", "language", "country"], ["person"]]
+    target = np.mean([np.mean([truth[c] for c in members]) for members in columns])
+    rng, inside = np.random.default_rng(0), 0
+    for _ in range(300):
+        episodes = {c: [Result(s, c, "", bool(w), 5) for s, w in enumerate(rng.random(60) < p)] for c, p in truth.items()}
+        low, high = suite_interval(episodes, list(truth))
+        share = suite_share(episodes, list(truth))
+        assert share is not None and 0 <= low < share < high <= 1
+        inside += low <= target <= high
+    assert 0.92 < inside / 300 < 0.99
+
+
 def test_tables_say_what_the_files_say(tmp_path: Path) -> None:
     cells = ["seen", "objects_easy", "objects_hard", "symbol", "maths", "category", "person"]
     wins = {"good": dict(zip(cells, (9, 8, 6, 7, 4, 2, 5), strict=True)), "bad": dict.fromkeys(cells, 1)}
@@ -139,8 +156,8 @@ def test_tables_say_what_the_files_say(tmp_path: Path) -> None:
     assert columns_of(cells)["reasoning"] == ["maths", "category"]
     lines = success_table(config, episodes).splitlines()
     assert lines[0].split(" | ")[1:5] == ["seen", "objects easy", "objects hard", "**generalisation**"]
-    assert "| Good | 90.0 (60 to 98) |" in lines[2] and "| **70.0** |" in lines[2]
-    assert f"| **{100 * np.mean([0.7, 0.3, 0.5]):.1f}** |" in lines[2]  # symbol, reasoning, person: a column each
+    assert "| Good | 90.0 (60 to 98) |" in lines[2] and "| **70.0** (49 to 84) |" in lines[2]
+    assert f"| **{100 * np.mean([0.7, 0.3, 0.5]):.1f}** (" in lines[2]  # symbol, reasoning, person: a column each
     assert cell_table(config, episodes).splitlines()[2] == "| Good | 40.0 (17 to 69) | 20.0 (6 to 51) |"  # maths, category
     assert cell_table(replace(config, cells=["seen", "maths"]), episodes) == ""
     pairs = pair_table(config, episodes)

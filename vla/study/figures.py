@@ -12,7 +12,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from vla.evaluate import wilson
-from vla.study.report import Episodes, column_share, columns_of, read_episodes, suite_cells, suite_share
+from vla.study.report import (
+    Episodes,
+    column_interval,
+    column_share,
+    columns_of,
+    read_episodes,
+    suite_cells,
+    suite_interval,
+    suite_share,
+)
 from vla.study.run import ANSWERS, StudyConfig
 from vla.tables import read_table
 
@@ -30,8 +39,7 @@ def bars(config: StudyConfig, episodes: Episodes) -> Any:
             share = column_share(episodes[name], cells)
             if share is None:
                 continue
-            pooled = [r.success for c in cells for r in episodes[name][c]]
-            low, high = wilson(sum(pooled), len(pooled))
+            low, high = column_interval(episodes[name], cells)
             at = n + (k - (len(names) - 1) / 2) * width
             label = (config.recipes[name].shown or name) if n == 0 else None
             error = [[max(0.0, 100 * (share - low))], [max(0.0, 100 * (high - share))]]
@@ -46,15 +54,14 @@ def bars(config: StudyConfig, episodes: Episodes) -> Any:
 
 
 def curves(config: StudyConfig, episodes: Episodes, answers: list[dict[str, str]]) -> Any:
-    """Averages of the suites, and right answers, against the recipes' ``at``; bars: 95 % (Wilson, over the pooled episodes or questions)."""
+    """Averages of the suites, and right answers, against the recipes' ``at``; bars: 95 % (``suite_interval``; Wilson's over the questions)."""
     points = sorted((r.at, n) for n, r in config.recipes.items() if r.at is not None)
     lines: dict[str, list[tuple[float, float, float, float]]] = {}
     for at, name in points:
         for suite, cells in suite_cells(config).items():
             share = suite_share(episodes.get(name, {}), cells)
             if share is not None:
-                pooled = [r.success for c in cells for r in episodes[name][c]]
-                lines.setdefault(suite, []).append((at, share, *wilson(sum(pooled), len(pooled))))
+                lines.setdefault(suite, []).append((at, share, *suite_interval(episodes[name], cells)))
         right = [int(r["right"]) for r in answers if r["recipe"] == name]
         if right:
             lines.setdefault("questions", []).append((at, float(np.mean(right)), *wilson(sum(right), len(right))))

@@ -50,8 +50,14 @@ def column_share(episodes: dict[str, list[Result]], cells: Sequence[str]) -> flo
     return float(np.mean([np.mean([r.success for r in episodes[c]]) for c in cells]))
 
 
+def column_interval(episodes: dict[str, list[Result]], cells: Sequence[str]) -> tuple[float, float]:
+    """95 % interval of a column: Wilson's over its pooled episodes (its cells have as many episodes each)."""
+    pooled = [r.success for c in cells for r in episodes[c]]
+    return wilson(sum(pooled), len(pooled))
+
+
 def success_table(config: StudyConfig, episodes: Episodes) -> str:
-    """Recipes by columns in %, with the averages; a column's 95 % interval is Wilson's over its pooled episodes."""
+    """Recipes by columns in %, with the averages; 95 % intervals, see ``column_interval`` and ``suite_interval``."""
     cells = config.cell_names()
     columns, groups = columns_of(cells), _groups(cells)
     order = list(columns)
@@ -70,11 +76,11 @@ def success_table(config: StudyConfig, episodes: Episodes) -> str:
                 continue
             mean = 100 * float(np.mean([s for s in shares if s is not None]))
             if averaged:
-                shown.append(f"**{mean:.1f}**")
-                continue
-            pooled = [r.success for c in columns[column] for r in episodes[name][c]]
-            low, high = wilson(sum(pooled), len(pooled))
-            shown.append(f"{mean:.1f} ({100 * low:.0f} to {100 * high:.0f})")
+                low, high = suite_interval(episodes[name], [c for member in averaged for c in columns[member]])
+                shown.append(f"**{mean:.1f}** ({100 * low:.0f} to {100 * high:.0f})")
+            else:
+                low, high = column_interval(episodes[name], columns[column])
+                shown.append(f"{mean:.1f} ({100 * low:.0f} to {100 * high:.0f})")
         lines.append(f"| {recipe.shown or name} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
@@ -105,6 +111,18 @@ def suite_share(episodes: dict[str, list[Result]], cells: Sequence[str]) -> floa
     """Mean over the suite's columns, as in the paper's averages; None while a cell has no episodes."""
     shares = [column_share(episodes, members) for members in columns_of(cells).values()]
     return None if any(s is None for s in shares) else float(np.mean([s for s in shares if s is not None]))
+
+
+def suite_interval(episodes: dict[str, list[Result]], cells: Sequence[str]) -> tuple[float, float]:
+    """95 % interval of ``suite_share``: the columns' intervals, combined (MOVER; Zou and Donner, Statistics in Medicine 27, 2008)."""
+    below, above, columns = 0.0, 0.0, columns_of(cells)
+    for members in columns.values():
+        share, (low, high) = column_share(episodes, members), column_interval(episodes, members)
+        assert share is not None
+        below, above = below + (share - low) ** 2, above + (high - share) ** 2
+    mean = suite_share(episodes, cells)
+    assert mean is not None
+    return mean - below**0.5 / len(columns), mean + above**0.5 / len(columns)
 
 
 def ratio_interval(
