@@ -64,6 +64,11 @@ def test_golden_losses_and_saved_policy(tiny_run: dict[str, Any]) -> None:
         train(check(tiny_run, RunConfig, ""), progress=False)
 
 
+def as_in_a_terminal() -> None:
+    """What runs in the background may have been told to ignore Ctrl-C, and its children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
 def test_a_stopped_run_continues_on_the_same_curve(tiny_run: dict[str, Any], tmp_path: Path, how: signal.Signals) -> None:
     killed = how is signal.SIGKILL
@@ -74,7 +79,9 @@ def test_a_stopped_run_continues_on_the_same_curve(tiny_run: dict[str, Any], tmp
         config.write_text(yaml.safe_dump(tiny_run | {"run": str(run)}))
         command = [sys.executable, "-c", "from vla.cli import main; main()", "train", str(config)]
         if name == "torn":
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            process = subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=as_in_a_terminal
+            )
             while not (run / "last.ckpt").exists() and process.poll() is None:
                 time.sleep(0.02)
             time.sleep(random.uniform(0.0, 0.2))
@@ -156,7 +163,9 @@ def test_two_processes_train_together_and_stop_together(tiny_run: dict[str, Any]
     script = tmp_path / "two.py"
     script.write_text("from vla.cli import main\n\nif __name__ == '__main__':\n    main()\n")
     command = [sys.executable, str(script), "train", str(config)]
-    both = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    both = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=as_in_a_terminal
+    )
     while len(losses(run)) < 2 and both.poll() is None:
         time.sleep(0.02)
     os.killpg(both.pid, signal.SIGINT)  # what a terminal does

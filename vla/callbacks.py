@@ -55,27 +55,33 @@ class RngState(lightning.Callback):
 class Keep(lightning.Callback):
     """Writes ``path`` every ``every`` steps, after the validation of the same step where there is one; on Ctrl-C and SIGTERM once the step is done.
 
-    A second Ctrl-C does not wait for the step, and what was written last stays. Several processes stop at the same step.
+    A second one does not wait for the step, and what was written last stays. Several processes stop at the same step.
     """
 
     def __init__(self, path: Path, every: int, val_every: int) -> None:
         self.path, self.every, self.val_every = path, every, val_every
-        self.asked = False
+        self.asked, self.before = False, dict[signal.Signals, Any]()
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        self.mine = (
-            threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        )
-        if self.mine:
-            signal.signal(signal.SIGINT, self._ask)
+        if threading.current_thread() is threading.main_thread():
+            now = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+            self.before = {number: handler for number, handler in now.items() if handler not in (signal.SIG_IGN, None)}
+            for number in self.before:
+                signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._restore()
         self.asked = True
 
+    def _restore(self) -> None:
+        while self.before:
+            signal.signal(*self.before.popitem())
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self._restore()
+
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        if getattr(self, "mine", False):
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._restore()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if trainer.global_step % self.val_every != 0:
@@ -85,7 +91,7 @@ class Keep(lightning.Callback):
         self._step_done(trainer)
 
     def _step_done(self, trainer: Any) -> None:
-        stop = self.asked or trainer.received_sigterm
+        stop = self.asked
         if trainer.world_size > 1:
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
         stop = stop and trainer.global_step < trainer.max_steps
