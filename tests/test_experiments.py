@@ -21,6 +21,7 @@ SCRIPTS = (
     "custom_data/run.py",
     "two_robots/run.py",
     "throughput/run.py",
+    "gpu/run.py",
 )
 
 

@@ -69,24 +69,27 @@ def as_in_a_terminal() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
-def test_a_stopped_run_continues_on_the_same_curve(tiny_run: dict[str, Any], tmp_path: Path, how: signal.Signals) -> None:
+def stopped_and_continued(
+    run_config: dict[str, Any], folder: Path, how: signal.Signals, group: bool = False
+) -> list[tuple[dict[int, str], dict[int, str]]]:
+    """(losses, validation losses) of a run left alone and of one that was stopped and called again."""
     killed = how is signal.SIGKILL
-    tiny_run["train"] = tiny_run["train"] | {"steps": 60, "val_every": 4, "save_every": 2 if killed else 16}
+    settings = run_config | {"train": run_config["train"] | {"steps": 60, "val_every": 4, "save_every": 2 if killed else 16}}
     curves = []
     for name in ("whole", "torn"):
-        config, run = tmp_path / f"{name}.yaml", tmp_path / name
-        config.write_text(yaml.safe_dump(tiny_run | {"run": str(run)}))
+        config, run = folder / f"{name}.yaml", folder / name
+        config.write_text(yaml.safe_dump(settings | {"run": str(run)}))
         command = [sys.executable, "-c", "from vla.cli import main; main()", "train", str(config)]
         if name == "torn":
             process = subprocess.Popen(
-                command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=as_in_a_terminal
-            )
+                command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=as_in_a_terminal,
+                start_new_session=True,
+            )  # fmt: skip
             while not (run / "last.ckpt").exists() and process.poll() is None:
                 time.sleep(0.02)
             time.sleep(random.uniform(0.0, 0.2))
             assert process.poll() is None, "finished before it could be stopped"
-            process.send_signal(how)
+            os.killpg(process.pid, how) if group else process.send_signal(how)
             said = process.communicate()[1]
             assert not (run / "policy").exists()
             if not killed:  # the step in hand is finished and nothing is lost
@@ -96,7 +99,17 @@ def test_a_stopped_run_continues_on_the_same_curve(tiny_run: dict[str, Any], tmp
                 assert int(found[1]) == torch.load(run / "last.ckpt", weights_only=True)["global_step"]
         subprocess.run(command, check=True, capture_output=True)
         curves.append((losses(run), losses(run, "val/loss")))
-    (whole, whole_val), (torn, torn_val) = curves
+    return curves
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+def test_a_stopped_run_continues_on_the_same_curve(
+    tiny_run: dict[str, Any], tmp_path: Path, how: signal.Signals, workers: int
+) -> None:
+    """With workers as a terminal and a scheduler do it: the whole group gets the signal."""
+    tiny_run["data"] = tiny_run["data"] | {"workers": workers}
+    (whole, whole_val), (torn, torn_val) = stopped_and_continued(tiny_run, tmp_path, how, workers > 0)
     assert len(whole) == 60 and torn == whole
     assert len(whole_val) == 15 and torn_val == whole_val
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from vla.device import computing_in, wait_for
 from vla.schema import Batch
 
 
@@ -101,23 +102,25 @@ class Keep(lightning.Callback):
             raise KeyboardInterrupt
 
 
-def measure_peak_flops(device: torch.device, seconds: float = 0.3) -> float:
-    """FLOP/s of a 1024 x 1024 float32 matrix product on this device: the "100 %" of the reported utilisation."""
-    a = torch.randn(1024, 1024, device=device)
-    count, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        a @ a
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        count += 1
-    return count * 2 * 1024**3 / (time.perf_counter() - start)
+def measure_peak_flops(device: torch.device, precision: str, seconds: float = 0.3) -> float:
+    """FLOP/s of a matrix product on this device in the run's precision, 1024 wide (on a GPU 8192): the "100 %" of the reported utilisation."""
+    width = 8192 if device.type == "cuda" else 1024
+    with torch.no_grad(), computing_in(precision, device):
+        a = torch.randn(width, width, device=device) @ torch.eye(width, device=device)  # of the type it multiplies in; and warms up
+        wait_for(device)
+        count, start = 0, time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            a @ a
+            wait_for(device)
+            count += 1
+    return count * 2 * width**3 / (time.perf_counter() - start)
 
 
 class Monitor(lightning.Callback):
     """Logs means since the last log, image rows a second, realised mixture and model FLOP utilisation; shows a bar with rate and ETA.
 
     Model FLOPs are counted once by ``torch.utils.flop_counter`` on the first batch and scaled by the rows of later ones; the peak is a
-    measured float32 matrix product, so the utilisation is a ratio to the same machine in the same run.
+    measured matrix product in the run's precision, so the utilisation is a ratio to the same machine in the same run.
     """
 
     def __init__(self, every: int, progress: bool) -> None:
@@ -127,7 +130,7 @@ class Monitor(lightning.Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         from torch.utils.flop_counter import FlopCounterMode
 
-        self.peak = measure_peak_flops(pl_module.device)
+        self.peak = measure_peak_flops(pl_module.device, trainer.precision)
         self.flops_per_row = 0.0
         self.counter = FlopCounterMode(display=False)
         self.rows, self.since, self.seconds = 0, time.perf_counter(), 0.0

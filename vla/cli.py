@@ -148,7 +148,7 @@ def zoo(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables")] = False,
     steps: Annotated[int, typer.Option(min=1, help="timed repetitions; medians are shown")] = 10,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
 ) -> None:
     """List every component and preset, or measure parameters, FLOPs, tokens, time and memory of whole policies."""
     from vla.zoo import run_zoo
@@ -197,7 +197,7 @@ def serve(
         Optional[list[str]], typer.Option(help="OURS=THEIRS: the client's name of a camera; repeat the option")
     ] = None,
     state: Annotated[str, typer.Option(help="the client's names whose numbers are the state, with commas")] = "state",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")] = "auto",
 ) -> None:
     """Serve a policy to robot programs: openpi's websocket and OpenVLA's REST on one port (extra [serve])."""
     pairs = [c.partition("=") for c in camera or []]

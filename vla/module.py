@@ -195,8 +195,8 @@ class PolicyModule(lightning.LightningModule):
         return self.metrics.take(stage, self.device)
 
     @classmethod
-    def load(cls, directory: str | Path, device: str = "cpu") -> Self:
-        """A saved policy, ready to act. Needs nothing but the folder; see ``vla.saving``."""
+    def load(cls, directory: str | Path, device: str = "auto") -> Self:
+        """A saved policy, ready to act, on the GPU where there is one. Needs nothing but the folder; see ``vla.saving``."""
         from vla.saving import load_policy
 
         return load_policy(directory, device)

@@ -16,6 +16,7 @@ from vla.config import build
 from vla.contract import Contract
 from vla.data.manifest import DataError, write_json
 from vla.decoders.tokenizer import load_tokenizer
+from vla.device import resolve
 from vla.tuning import plain_name
 
 FILES = ("model.safetensors", "policy.yaml", "contract.json", "tokenizer")
@@ -83,13 +84,14 @@ def plain(value: Any) -> Any:
     return [plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def load_policy(directory: str | Path, device: str | torch.device = "cpu") -> Any:
-    """Rebuild a saved policy in evaluation mode.
+def load_policy(directory: str | Path, device: str = "auto") -> Any:
+    """Rebuild a saved policy in evaluation mode, on the GPU where there is one.
 
     Raises:
         DataError: a file is missing or damaged, or the weights do not fit the configuration.
+        ValueError: there is no such device.
     """
-    directory = Path(directory)
+    directory, device = Path(directory), resolve(device)
     for name in FILES:
         if not (directory / name).exists():
             raise DataError(f"{directory / name}: missing; a saved policy has {', '.join(FILES)}: save or copy it again")

@@ -16,6 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from vla.config import ConfigError, build, load_config, presets, registered
+from vla.device import computing_in, resolve, wait_for
 from vla.memory import peak_memory_mb
 from vla.schema import Batch, RobotBatch
 from vla.tuning import trainable
@@ -68,8 +69,8 @@ def example_batch(contracts: dict[str, Any], rows: int, segments: int, plans: bo
     return Batch(parts)
 
 
-def measure(path: str, overrides: list[str], steps: int, device: str) -> dict[str, Any]:
-    """Build the policy of a run's YAML and time it on random pictures.
+def measure(path: str, overrides: list[str], steps: int, device: str = "auto") -> dict[str, Any]:
+    """Build the policy of a run's YAML and time it on random pictures: training in the run's precision, acting in the saved weights' (float32).
 
     Returns:
         parameters, trainable; flops_step (forward and backward of one batch); prefix_tokens an image row; action_tokens; batch; medians of step_s
@@ -77,7 +78,7 @@ def measure(path: str, overrides: list[str], steps: int, device: str) -> dict[st
     """
     from vla.train import RunConfig, make_contracts, run_tokenizer
 
-    config = load_config(path, overrides, RunConfig)
+    config, device = load_config(path, overrides, RunConfig), resolve(device)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     torch.manual_seed(0)
@@ -95,9 +96,11 @@ def measure(path: str, overrides: list[str], steps: int, device: str) -> dict[st
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        torch.cat([out.loss_M for out in policy.losses(batch).robots]).mean().backward()
+        with computing_in(config.train.precision, device):
+            loss = torch.cat([out.loss_M for out in policy.losses(batch).robots]).mean()
+        loss.backward()
         optimizer.step()
-        _wait(device)
+        wait_for(device)
 
     counter = FlopCounterMode(display=False)
     with counter:
@@ -144,11 +147,6 @@ def action_tokens(policy: Any, part: RobotBatch) -> float | None:
     symbols = head.codec.encode(policy.normaliser(part.robot)(part.actions_KHA), part.mask_KH.sum(1).tolist())
     strings = [head.grammar.targets(s) for s in symbols]
     return sum(map(len, strings)) / len(strings)
-
-
-def _wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
 
 
 def _timed(call: Any, times: int) -> float:

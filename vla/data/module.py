@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,6 +47,13 @@ def sample_chunks(config: DataConfig, count: int = 2000, padded: bool = True) ->
     return found
 
 
+def _outlive_the_step(worker: int) -> None:
+    """Ctrl-C, and SIGTERM from a scheduler, reach the whole process group. The run finishes its step and needs its workers for that: they leave Ctrl-C to it,
+    and end with the second SIGTERM (what ends a process's children when it ends)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
 class Streams(lightning.LightningDataModule):
     """Training and validation streams. ``batches`` (used so far) travels with the checkpoint; a resumed stream starts behind them."""
 
@@ -75,7 +83,7 @@ class Streams(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Endless."""
         self.stream = self._stream(True)
-        return DataLoader(self.stream, batch_size=None, num_workers=self.config.workers)
+        return DataLoader(self.stream, batch_size=None, num_workers=self.config.workers, worker_init_fn=_outlive_the_step)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Finite, the same windows every time."""

@@ -19,10 +19,6 @@ from vla.scaling.report import show_plan, write_report
 WAIT = 5.0  # seconds until a process that has nothing to take looks again
 
 
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def costs(config: ScaleConfig, folder: Path, steps: int = 3) -> dict[tuple[str, str], dict[str, float]]:
     """Measured on this machine, of a run of every (size, data), and of every size's pretraining (size, ""): parameters, FLOPs, predicted seconds."""
     from vla.train import RunConfig
@@ -32,7 +28,7 @@ def costs(config: ScaleConfig, folder: Path, steps: int = 3) -> dict[tuple[str, 
     for size, changes in config.sizes.items():
         kinds = [(config.run, config.data)] + ([(config.pretrain, {"": []})] if config.pretrain else [])
         for path, amounts in kinds:
-            seen = measure(str(folder / path), [*changes, *next(iter(amounts.values()))], steps, _device())
+            seen = measure(str(folder / path), [*changes, *next(iter(amounts.values()))], steps)
             for data, own in amounts.items():
                 count = load_config(folder / path, [*changes, *own], RunConfig).train.steps
                 found[size, data] = {
@@ -57,7 +53,7 @@ def carry_out(rung: Rung, config: ScaleConfig) -> str:
     spent = time.perf_counter() - start  # of this call: an interrupted run's earlier part is not in it
     policy = PolicyModule.load(saved)
     curves = read_curves(home)
-    cost = measure(rung.config, [o for o in rung.overrides if not o.startswith("init=")], 3, _device())
+    cost = measure(rung.config, [o for o in rung.overrides if not o.startswith("init=")], 3)
     samples = run.train.steps * run.train.batch_size
     share = run.data.mixture[config.robot] / sum(run.data.mixture.values())
     common = {
