@@ -49,7 +49,7 @@ def sample_chunks(config: DataConfig, count: int = 2000, padded: bool = True) ->
 
 def _outlive_the_step(worker: int) -> None:
     """Ctrl-C, and SIGTERM from a scheduler, reach the whole process group. The run finishes its step and needs its workers for that: they leave Ctrl-C to it,
-    and end with the second SIGTERM (what ends a process's children when it ends)."""
+    and end with the second SIGTERM."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
@@ -83,7 +83,10 @@ class Streams(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Endless."""
         self.stream = self._stream(True)
-        return DataLoader(self.stream, batch_size=None, num_workers=self.config.workers, worker_init_fn=_outlive_the_step)
+        workers = self.config.workers
+        return DataLoader(  # persistent: Lightning ends such workers with the run, whatever ends it; others it leaves to the interpreter's exit
+            self.stream, batch_size=None, num_workers=workers, persistent_workers=workers > 0, worker_init_fn=_outlive_the_step
+        )
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Finite, the same windows every time."""

@@ -201,7 +201,8 @@ class BatchStream(IterableDataset[Batch]):
         if not self.train:
             yield from self._finite(worker, workers)
             return
-        # batch b goes to worker b % workers (the DataLoader's order), as that worker's batch b // workers
+        # batch b is worker b % workers' batch b // workers; the DataLoader asks its process 0 first, so after a stop that one plays the next batch's worker
+        worker = (worker + self.start) % workers
         done = (self.start - worker + workers - 1) // workers
         while True:
             number, skip = divmod(done, self.chunk)
