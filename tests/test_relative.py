@@ -107,7 +107,7 @@ def test_the_last_action_can_be_told_and_learned_as_a_difference_to(rate: float 
         assert np.allclose(after.state[0, own:], expected)  # nothing was said before the first
     pack(told, tmp_path / "packed", 1, 0.34, False)
     dims = relative_dims(tmp_path / "packed", load_manifest(tmp_path / "packed"))
-    assert dims == (names.index("last x"), names.index("last y"), -1)  # a decision is no difference
+    assert dims == (names.index("last x"), names.index("last y"), names.index("last grip"))
     only = RobotSource(path, Mapping(size=32, state=[], last_action=True))
     assert only.describe()["state"] == ["last x", "last y", "last grip"] and only[0].state is not None
     assert RobotSource(path, Mapping(size=32, state=[]))[0].state is None
@@ -127,3 +127,39 @@ def test_every_step_of_a_chunk_has_its_own_ends() -> None:
     assert normal.quantiles is not None and normal.quantiles.shape == (257, 2)
     share = (unit[..., 0].flatten()[:, None] <= normal.quantiles[None, :, 0]).float().mean(0)
     assert torch.allclose(share, torch.linspace(0, 1, 257), atol=0.02)  # of all steps together
+
+
+class Gripper(Arm):
+    """An arm whose state ends with what its gripper was told last; it opens and closes every third step."""
+
+    def __init__(self) -> None:
+        super().__init__(("wrist", "elbow", "last grip"))
+
+    def __getitem__(self, index: int) -> Episode:
+        made = super().__getitem__(index)
+        grip = (np.arange(index, index + 10) // 3 % 2).astype(np.float32)
+        actions = np.concatenate([made.actions[:, :2], grip[:, None]], 1)
+        before = np.concatenate([[grip[0]], grip[:-1]])[:, None]
+        return Episode(made.key, made.instruction, made.images, actions, state=np.concatenate([made.state, before], 1))
+
+
+@pytest.mark.parametrize("head", ["regression", "mixture", "flow", "token"])
+def test_a_decision_is_learned_as_a_change_and_comes_out_as_a_decision(head: str, tmp_path: Path) -> None:
+    pack(Gripper(), tmp_path / "arm", 2, 0.25, False)
+    stream = BatchStream({"arm": str(tmp_path / "arm")}, {"arm": 1.0}, WindowConfig(horizon=3), 4, False, relative=("arm",))
+    changes = torch.cat([b.robots[0].actions_KHA[:, 0, 2] for b in stream])
+    assert set(changes.tolist()) == {-1.0, 0.0, 1.0}
+    run = {
+        "policy": TINY_POLICY | {"head": {"name": head}},
+        "data": {"datasets": {"arm": str(tmp_path / "arm")}, "mixture": {"arm": 1.0}, "window": {"horizon": 3}, "relative": ["arm"], "shuffle": 20},
+        "run": str(tmp_path / "run"),
+        "train": {"steps": 1, "batch_size": 4, "val_every": 1, "save_every": 1, "accelerator": "cpu"},
+    }  # fmt: skip
+    policy = VLAPolicy.load(train(check(run, RunConfig, ""), progress=False))
+    assert policy.contract.action_space.binary == ("grip",) and policy.contract.learned_space.binary == ()
+    images, state = torch.zeros((2, 1, 1, 3, 32, 32), dtype=torch.uint8), torch.tensor([[[1.0, 2.0, 1.0]], [[-1.0, 0.5, 0.0]]])
+    assert set(policy.act(images, ["wave"] * 2, state_BTP=state)[..., 2].flatten().tolist()) <= {0.0, 1.0}
+    if head == "regression":  # no change: the middle of the differences
+        torch.nn.init.zeros_(policy.heads[0].out.weight)
+        torch.nn.init.zeros_(policy.heads[0].out.bias)
+        assert policy.act(images, ["wave"] * 2, state_BTP=state)[..., 2].tolist() == [[1.0] * 3, [0.0] * 3]

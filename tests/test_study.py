@@ -14,6 +14,7 @@ from conftest import REPOSITORY, TINY_POLICY
 
 from vla.config import ConfigError, load_config
 from vla.evaluate import Result
+from vla.study.figures import bars
 from vla.study.report import (
     answer_table,
     cell_table,
@@ -168,6 +169,11 @@ def test_tables_say_what_the_files_say(tmp_path: Path) -> None:
     none = {cell: [replace(r, success=False) for r in found] for cell, found in episodes["bad"].items()}
     assert "second won none" in pair_table(config, {"good": episodes["good"], "bad": none})
     assert "| Good | 66.7 (21 to 94) | 50.0 | 100.0 |" in answer_table(config, read_table(tmp_path / "answers.csv", ANSWERS))
+    legends = [
+        [text.get_text() for text in bars(c, episodes).axes[0].get_legend().get_texts()]
+        for c in (config, replace(config, recipes=recipes | {"bad": replace(recipes["bad"], drawn=False)}))
+    ]
+    assert legends == [["Good", "bad"], ["Good"]]
     (tmp_path / "README.md").write_text("Found:\n\n<!-- pairs -->\n\nold\n\n<!-- /pairs -->\n")
     write_report(config)
     assert (tmp_path / "success.png").stat().st_size > 5000 and "McNemar" in (tmp_path / "report.md").read_text()

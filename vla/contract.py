@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from vla.schema import ActionSpace
@@ -30,6 +30,13 @@ class Contract:
     environment: dict[str, Any] = field(default_factory=dict)
     state_dim: int = 0
     relative: tuple[int, ...] = ()
+
+    @property
+    def learned_space(self) -> ActionSpace:
+        """The action space as a head learns it: decisions given as differences (-1, 0, 1) are numbers there, and decisions again when the policy acts."""
+        space = self.action_space
+        changed = {n for n, k in zip(space.names, self.relative, strict=False) if k >= 0}
+        return replace(space, binary=tuple(n for n in space.binary if n not in changed))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

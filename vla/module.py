@@ -62,7 +62,7 @@ def _normaliser(contract: Contract, mode: Mode, dims: dict[str, Mode] | None) ->
     """Of the numbers that are learned: actions, or differences to the state, whose bounds are the smallest and largest of the training data."""
     if not contract.relative:
         return Normaliser(contract.action_space, contract.statistics.get("actions"), mode, dims)
-    return Normaliser(contract.action_space, contract.statistics["relative"], "min_max" if mode == "bounds" else mode, dims)
+    return Normaliser(contract.learned_space, contract.statistics["relative"], "min_max" if mode == "bounds" else mode, dims)
 
 
 class PolicyModule(lightning.LightningModule):

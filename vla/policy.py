@@ -77,7 +77,7 @@ class VLAPolicy(PolicyModule):
         for name, contract in self.contracts.items():
             if state:
                 self.states.append(StateEncoder(contract.statistics.get("state"), contract.history, self.decoder.width))
-            space, normaliser = contract.action_space, self.normaliser(name)
+            space, normaliser = contract.learned_space, self.normaliser(name)
             seen = None if chunks is None or name not in chunks else normaliser(chunks[name])
             self.heads.append(build(
                 "head", head, "policy.head", decoder=self.decoder, action_dim=space.dim, action_space=space, horizon=contract.horizon, words=words,

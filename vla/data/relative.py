@@ -17,7 +17,8 @@ def last(name: str) -> str:
 
 
 def relative_dims(folder: Path, manifest: dict[str, Any]) -> tuple[int, ...]:
-    """Of every action dim the state dim that is its last value, else the one of the same name; -1 where there is none or the dim is a decision.
+    """Of every action dim the state dim that is its last value, else the one of the same name; -1 where there is none. A decision is
+    a difference (changed or not) to what was last decided only, not to a measured state.
 
     Raises:
         DataError: no dim has one, so nothing can be a difference.
@@ -27,7 +28,8 @@ def relative_dims(folder: Path, manifest: dict[str, Any]) -> tuple[int, ...]:
     names = list(source.get("state") or ())
     moved = source.get("mapping", {}).get("delta", ())  # packed as differences already
     base = {n: n for n in space.names if n in names and n not in moved} | {n: last(n) for n in space.names if last(n) in names}
-    dims = tuple(names.index(base[n]) if n in base and n not in space.binary else -1 for n in space.names)
+    told = [n for n in space.names if n in base and (n not in space.binary or base[n] == last(n))]
+    dims = tuple(names.index(base[n]) if n in told else -1 for n in space.names)
     if max(dims) < 0:
         raise DataError(
             f"{folder}: data.relative: no action dim is called like a state dim (actions {', '.join(space.names)}; state "

@@ -29,7 +29,7 @@ from vla.tables import read_table
 def bars(config: StudyConfig, episodes: Episodes) -> Any:
     """Success by column, a colour a recipe, Wilson intervals."""
     columns = columns_of(config.cell_names())
-    names = [n for n in config.recipes if n in episodes]
+    names = [n for n, recipe in config.recipes.items() if n in episodes and recipe.drawn]
     figure, axis = plt.subplots(
         figsize=(min(11.0, max(5.0, 0.32 * len(columns) * (len(names) + 1.2))), 3.8), constrained_layout=True
     )

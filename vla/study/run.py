@@ -23,7 +23,7 @@ class Recipe:
     """config: YAML of a run, relative to the study; change: ``key=value`` changes; after: the recipe whose policy it starts from; policy: a saved policy,
     which is tested as it is instead; acts: whether it is driven (a web stage is only asked); answers: whether it is asked questions (RT-1 has no words);
     keep: copy its policy into the study's folder, so that a fresh clone need not train it for what starts from it; shown: how tables call it (its name if
-    not given); at: where it stands on the study's axis."""
+    not given); drawn: whether it has bars in the figure; at: where it stands on the study's axis."""
 
     config: str | None = None
     change: list[str] = field(default_factory=list)
@@ -33,6 +33,7 @@ class Recipe:
     answers: bool = True
     keep: bool = False
     shown: str | None = None
+    drawn: bool = True
     at: float | None = None
 
     def __post_init__(self) -> None:
