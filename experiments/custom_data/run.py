@@ -57,10 +57,6 @@ DATA = {  # told: the state ends with the last action, and differences to it are
     "bridge": _BRIDGE,
     "g1": _G1,
     "bridge_told": replace(_BRIDGE, packing=(*_BRIDGE.packing, _TOLD), changes=("data.relative=[arm]",)),
-    # the gripper a number, so its difference to the last one is learned, too: nearly always nothing
-    "bridge_told_number": replace(
-        _BRIDGE, packing=(_SIZE, "source.mapping.fps=5", *_SPLIT, _TOLD), changes=("data.relative=[arm]",)
-    ),
     "g1_told": replace(_G1, packing=(*_G1.packing, _TOLD)),
 }
 
