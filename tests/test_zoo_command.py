@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from vla.config import ConfigError
+from vla.device import resolve
 from vla.memory import peak_memory_mb
 from vla.zoo import listing, measure, run_zoo, show_measured
 
@@ -47,6 +49,13 @@ def test_a_policy_is_measured(
     assert 0 < row["act_s"] < 5 and 0 < row["step_s"] < 5 and row["peak_memory_mb"] > 50
     show_measured([row], False)
     assert "image tokens" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(device: str) -> None:
+    with pytest.raises(ValueError, match=rf"--device {device}: .*; choose auto, cpu, or cuda"):
+        resolve(device)
+    assert resolve("cpu") == "cpu" and resolve("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def test_peak_memory_is_this_process_own() -> None:
