@@ -102,8 +102,15 @@ def stopped_and_continued(
     return curves
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+STOPS = [(signal.SIGKILL, 0), (signal.SIGTERM, 2), (signal.SIGINT, 0)]
+LONG = [(signal.SIGKILL, 2), (signal.SIGTERM, 0), (signal.SIGINT, 2)]
+
+
+@pytest.mark.parametrize(
+    ("how", "workers"),
+    [*STOPS, *(pytest.param(*stop, marks=pytest.mark.slow) for stop in LONG)],
+    ids=lambda v: v.name if isinstance(v, signal.Signals) else str(v),
+)
 def test_a_stopped_run_continues_on_the_same_curve(
     tiny_run: dict[str, Any], tmp_path: Path, how: signal.Signals, workers: int
 ) -> None:
