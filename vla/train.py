@@ -170,6 +170,8 @@ def train(config: RunConfig, progress: bool = True) -> Path:
         trainer.fit(policy, datamodule=streams, ckpt_path=str(checkpoint) if checkpoint.is_file() else None, weights_only=True)
     except SystemExit:  # what Lightning makes of Ctrl-C and SIGTERM
         raise Stopped(f"stopped at step {trainer.global_step} of {config.train.steps}; the same command continues") from None
+    finally:  # Lightning does so itself unless a validation was what ended: the loader's processes would stay
+        trainer.fit_loop.teardown()
     if config.train.patience and (best.stopped or trainer.global_step == config.train.steps):
         held = torch.load(best.path, map_location=policy.device, weights_only=True)["state_dict"]
         missing, _ = policy.load_state_dict(held, strict=False)  # running means come and go; weights may not

@@ -49,9 +49,14 @@ def sample_chunks(config: DataConfig, count: int = 2000, padded: bool = True) ->
 
 def _outlive_the_step(worker: int) -> None:
     """Ctrl-C, and SIGTERM from a scheduler, reach the whole process group. The run finishes its step and needs its workers for that: they leave Ctrl-C to it,
-    and end with the second SIGTERM."""
+    and end with the second SIGTERM, or a minute after the first."""
+
+    def end_later(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.alarm(60)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    signal.signal(signal.SIGTERM, end_later)
 
 
 class Streams(lightning.LightningDataModule):
