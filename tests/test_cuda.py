@@ -14,14 +14,14 @@ import pytest
 import torch
 import yaml
 from conftest import REPOSITORY
-from families import CAUSAL, VLM, decoder_config, make_vlm
+from families import VLM, decoder_config, make_vlm
 from test_policy import robot_batch, robot_loss
 from test_rt1 import make as make_rt1
 from test_rt1 import rt1_batch
 from test_train import GOLDEN, losses, stopped_and_continued
-from test_zoo import EYES, HEADS, WORDS, make, name
+from test_zoo import EYES, HEADS, WORDS, four_bits, make, name
 
-from vla.config import build, check
+from vla.config import check
 from vla.decoders.tokenizer import load_tokenizer, train_tokenizer
 from vla.evaluate import evaluate
 from vla.module import PolicyModule
@@ -124,12 +124,7 @@ def test_measuring(precision: str, tiny_run: dict[str, Any], tmp_path: Path) -> 
 
 def test_four_bits(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
-    tokenizer = train_tokenizer(WORDS, 800)
-    shape = CAUSAL["llama"] | {"hidden_size": 64, "intermediate_size": 128}
-    build("decoder", {"name": "causal", "config": shape}, tokenizer=tokenizer).lm.save_pretrained(tmp_path / "hub")
-    tokenizer.save_pretrained(tmp_path / "hub")
-    part = {"name": "causal", "model": str(tmp_path / "hub"), "quantize": "4bit", "lora": {"rank": 2}}
-    config = {"vision": EYES[0], "connector": {"name": "mlp"}, "decoder": part, "head": HEADS["regression"][0]}
+    config = four_bits(tmp_path)
     policy, batch = make(config, load_tokenizer(tmp_path / "hub")).to("cuda"), robot_batch(2, 2)
     assert any(type(p).__name__ == "Params4bit" for p in policy.parameters())
     with torch.autocast("cuda", torch.bfloat16):

@@ -163,16 +163,22 @@ def test_tuning(family: str, tuning: dict[str, Any], head: Any, tmp_path: Path) 
     assert any(n.startswith("rows.") for n in learning) == (head.get("assign") == "overwrite")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs the extra qlora")
-@pytest.mark.filterwarnings("ignore")  # of bitsandbytes about CPUs
-def test_qlora_learns_in_adapters_and_is_saved_in_full(tmp_path: Path) -> None:
+def four_bits(folder: Path) -> dict[str, Any]:
+    """A policy whose language model lies in ``folder/hub`` and is loaded in 4 bits, with adapters."""
     tokenizer = train_tokenizer(WORDS, 800)
     shape = CAUSAL["llama"] | {"hidden_size": 64, "intermediate_size": 128}  # 4-bit blocks hold 64 weights
     decoder = build("decoder", {"name": "causal", "config": shape}, tokenizer=tokenizer)
-    decoder.lm.save_pretrained(tmp_path / "hub")
-    tokenizer.save_pretrained(tmp_path / "hub")
-    part = {"name": "causal", "model": str(tmp_path / "hub"), "quantize": "4bit", "lora": {"rank": 2}}
-    config = {"vision": EYES[0], "connector": {"name": "mlp"}, "decoder": part, "head": HEADS["regression"][0]}
+    decoder.lm.save_pretrained(folder / "hub")
+    tokenizer.save_pretrained(folder / "hub")
+    part = {"name": "causal", "model": str(folder / "hub"), "quantize": "4bit", "lora": {"rank": 2}}
+    return {"vision": EYES[0], "connector": {"name": "mlp"}, "decoder": part, "head": HEADS["regression"][0]}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs the extra qlora")
+@pytest.mark.filterwarnings("ignore")  # of bitsandbytes about CPUs
+def test_qlora_learns_in_adapters_and_is_saved_in_full(tmp_path: Path) -> None:
+    config = four_bits(tmp_path)
+    part = config["decoder"]
     policy, batch = make(config, load_tokenizer(tmp_path / "hub")), robot_batch(2, 2)
     assert any(type(p).__name__ == "Params4bit" for p in policy.parameters())
     robot_loss(policy, batch).loss_M.mean().backward()
