@@ -31,11 +31,12 @@ from vla.data.manifest import DataError, load_manifest
 from vla.data.mapping import Mapping
 from vla.data.pack import pack, pack_from
 from vla.data.pictures import decode_image
-from vla.data.pipeline import BatchStream, WindowConfig, untarred
+from vla.data.pipeline import BatchStream, WindowConfig
 from vla.data.readers import detect, open_reader
 from vla.data.robot import RobotSource
 from vla.data.rotations import RotationConfig, turn
 from vla.data.samples import cut_frame, read_json, read_steps
+from vla.data.shards import untarred
 from vla.data.sources import TabletopSource
 from vla.sim.scene import SceneConfig
 
@@ -56,7 +57,7 @@ def test_every_format_gives_the_same_episodes(name: str, tmp_path: Path) -> None
         assert np.allclose(episode.actions, [action(e, t) for t in range(length)], atol=1e-6)
         assert episode.instruction in TASKS and episode.state is not None and len(episode.state) == length
         for c, camera in enumerate(sorted(episode.images)):
-            pictures = [decode_image(f, "x").transpose(1, 2, 0) for f in episode.images[camera]]
+            pictures = [decode_image(f, "x") for f in episode.images[camera]]
             assert [says(p) for p in pictures] == [(e, t, c) for t in range(length)]
     if name.startswith("lerobot") or name in ("folder", "folder_json"):
         assert episode.instruction == TASKS[0] and source[1].instruction == TASKS[1]

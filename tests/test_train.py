@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 
+from vla.callbacks import RngState
 from vla.config import ConfigError, check
 from vla.policy import VLAPolicy
 from vla.train import RunConfig, train
@@ -206,3 +207,12 @@ def test_a_start_that_failed_leaves_no_run_behind(tiny_run: dict[str, Any]) -> N
     saved = train(check(tiny_run | {"train": tiny_run["train"] | {"steps": 1}}, RunConfig, ""), progress=False)
     with pytest.raises(ConfigError, match="holds a run with another configuration"):
         train(check(tiny_run | {"init": str(saved)}, RunConfig, ""), progress=False)
+
+
+def test_a_run_goes_on_where_there_are_other_gpus() -> None:
+    state = RngState().state_dict() | {"cuda": [torch.zeros(16, dtype=torch.uint8)] * (torch.cuda.device_count() + 1)}
+    moved = RngState()
+    moved.load_state_dict(state)
+    expected = torch.rand(3)
+    moved.on_train_start(None, None)
+    assert torch.equal(torch.rand(3), expected)

@@ -174,10 +174,10 @@ class PolicyModule(lightning.LightningModule):
             if out.right_M is not None:
                 self.metrics.track(f"{stage}/action_token_accuracy", out.right_M.float())
             if out.unit_KHA is not None:
-                error_A = self.normaliser(part.robot).inverse(out.unit_KHA) - part.actions_KHA
+                error_KHA = self.normaliser(part.robot).inverse(out.unit_KHA) - part.actions_KHA
                 own = "" if len(self.contracts) == 1 else f"{part.robot}/"
-                for name, column in zip(self.contracts[part.robot].action_space.names, error_A[part.mask_KH].abs().T, strict=True):
-                    self.metrics.track(f"{stage}/l1/{own}{name}", column)
+                for name, error_KH in zip(self.contracts[part.robot].action_space.names, error_KHA.abs().unbind(-1), strict=True):
+                    self.metrics.track(f"{stage}/l1/{own}{name}", error_KH, part.mask_KH)
         if batch.web is not None and losses.web is not None:
             total = total + self.web_weight * losses.web.loss_M.mean()
             self._by_source(stage, losses.web.loss_M, batch.web.owner_K[losses.web.text_M], batch.web.sources)
@@ -188,7 +188,7 @@ class PolicyModule(lightning.LightningModule):
     def _by_source(self, stage: str, loss_M: torch.Tensor, row_M: torch.Tensor, sources: list[str]) -> None:
         for name in sorted(set(sources)):
             rows = torch.tensor([s == name for s in sources], device=loss_M.device)
-            self.metrics.track(f"{stage}/loss/{name}", loss_M.detach()[rows[row_M]])
+            self.metrics.track(f"{stage}/loss/{name}", loss_M.detach(), rows[row_M])
 
     def pop_metrics(self, stage: str) -> dict[str, float]:
         """Means since the last call, by logging name; reset at every logging interval and validation's end."""

@@ -17,9 +17,9 @@ from rich.progress import track
 from vla.actions.bins import UniformBins
 from vla.data.manifest import DataError, load_manifest
 from vla.data.pictures import decode_image
-from vla.data.pipeline import untarred
 from vla.data.relative import reference
 from vla.data.samples import cut_frame, read_json, read_steps
+from vla.data.shards import untarred
 
 
 @dataclass
@@ -93,7 +93,7 @@ def offline(
                 f"{data}: actions of {actions.shape[1]} numbers, the policy gives {space.dim} ({', '.join(space.names)})"
             )
         views = [[decode_image(cut_frame(sample, meta, c, t), sample["__key__"]) for t in range(length)] for c in contract.cameras]
-        frames = torch.from_numpy(np.array(views))  # V T C H W
+        frames = torch.from_numpy(np.array(views)).permute(0, 1, 4, 2, 3).contiguous()  # V T C H W
         past = torch.arange(length)[:, None] - torch.arange(contract.history - 1, -1, -1)
         images = frames[:, past.clamp(min=0)].transpose(0, 1)
         felt = {}

@@ -12,8 +12,8 @@ import numpy as np
 
 import vla.sim.tabletop  # noqa: F401  registers vla/Tabletop-v0
 from vla.data.manifest import DataError, load_manifest, write_json
-from vla.data.pipeline import untarred
 from vla.data.samples import read_json, read_steps
+from vla.data.shards import untarred
 from vla.evaluate import Result
 from vla.sim.adapt import ImageEnvironment
 

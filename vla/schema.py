@@ -137,7 +137,7 @@ class Batch:
     web: WebBatch | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with every tensor on ``device``."""
+        """The same batch with every tensor on ``device``, and in the order of its dims there (loaders leave pictures as they were decoded, colours last)."""
         return Batch([_moved(r, device) for r in self.robots], None if self.web is None else _moved(self.web, device))
 
     @property
@@ -150,5 +150,5 @@ _P = TypeVar("_P", RobotBatch, WebBatch)
 
 
 def _moved(part: _P, device: torch.device | str) -> _P:
-    moved: dict[str, Any] = {k: v.to(device) for k, v in vars(part).items() if isinstance(v, torch.Tensor)}
+    moved: dict[str, Any] = {k: v.to(device).contiguous() for k, v in vars(part).items() if isinstance(v, torch.Tensor)}
     return replace(part, **moved)

@@ -14,8 +14,8 @@ from rich.progress import track
 
 from vla.data.manifest import DataError, load_manifest, write_json
 from vla.data.pictures import decode_image
-from vla.data.pipeline import untarred
 from vla.data.samples import read_json
+from vla.data.shards import untarred
 from vla.evaluate import wilson
 
 NEAR_BINS = 26  # a place is right within a tenth of the picture in both directions
@@ -59,7 +59,7 @@ def ask(
         raise DataError(f"{data}: the {split} split has no web samples; give packed web data")
     waiting: list[tuple[str, torch.Tensor, dict[str, Any]]] = []
     for sample in untarred(data, iter([{"url": str(data / s)} for s in shards])):
-        image = torch.from_numpy(decode_image(sample["jpg"], sample["__key__"]))
+        image = torch.from_numpy(decode_image(sample["jpg"], sample["__key__"])).permute(2, 0, 1)
         waiting += [(sample["__key__"], image, qa) for qa in read_json(sample)["qa"] if qa["needs_image"]]
         if len(waiting) >= limit:
             break

@@ -6,6 +6,7 @@ Usage: python experiments/gpu/run.py [--table]; appends to results.csv, sizes th
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -22,12 +23,27 @@ COLUMNS = ("device", "size", "batch", "parameters", "flops_step", "step_s", "act
 SHAPES = ("policy.decoder.model=null", "policy.vision.weights=false")  # no hub: nothing is downloaded
 
 
+def data_sets() -> list[str]:
+    """Where ``pack_small`` packs, as changes of a run's configuration."""
+    return [f"data.datasets.{name}=data/gpu/{name}" for name in ("robot", "web")]
+
+
+def pack_small() -> None:
+    """A few pictures of 224 px."""
+    changes = ["source.size=224", "source.episodes=40", "shard_size=5"]
+    pack_from(Path("configs/pack/emergent_robot.yaml"), Path("data/gpu/robot"), changes)
+    pack_from(
+        Path("configs/pack/emergent_web.yaml"),
+        Path("data/gpu/web"),
+        ["source.web.size=224", "source.samples=160", "shard_size=20"],
+    )
+
+
 def measured(size: str) -> dict[str, str]:
     """A row: training in bf16 with 64 pictures a batch, one action with a plan of 40 tokens before it."""
-    data = [f"data.datasets.{name}=data/gpu/{name}" for name in ("robot", "web")]
     try:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # memory is its own
-            overrides = [f"policy.decoder={size}", *SHAPES, *data, "train.batch_size=64"]
+            overrides = [f"policy.decoder={size}", *SHAPES, *data_sets(), "train.batch_size=64"]
             found = pool.submit(measure, "configs/scaling/robot_gpu.yaml", overrides, 5).result()
     except torch.OutOfMemoryError:
         return {"device": torch.cuda.get_device_name(), "size": size, "batch": "64", "peak_memory_mb": "out of memory"}
@@ -47,23 +63,17 @@ def tables() -> dict[str, str]:
             r["device"], r["size"], f"{int(r['parameters']) / 1e6:.0f}M", f"{1000 * step:.0f} ms", f"{speed:.0f}", f"{1000 * float(r['act_s']):.0f} ms", f"{memory:.0f} GiB",
         ])  # fmt: skip
     header = ["GPU", "decoder", "parameters, eyes and all", "a step of 64 pictures", "TFLOP/s", "an action behind a plan", "memory"]
-    return {"costs": markdown(header, rows)}
+    waited, free = json.loads((HERE / "loop.json").read_text())
+    both = {"a step": (waited["step_ms"], free["step_ms"])} | {p: (v, free["parts_ms"][p]) for p, v in waited["parts_ms"].items()}
+    parts = [[part, f"{a:.0f} ms", f"{b:.0f} ms"] for part, (a, b) in both.items()]
+    return {"costs": markdown(header, rows), "loop": markdown(["", "waiting for the GPU around every part", "as it runs"], parts)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--table", action="store_true", help="the README's table again")
     if not parser.parse_args().table:
-        pack_from(
-            Path("configs/pack/emergent_robot.yaml"),
-            Path("data/gpu/robot"),
-            ["source.size=224", "source.episodes=40", "shard_size=5"],
-        )
-        pack_from(
-            Path("configs/pack/emergent_web.yaml"),
-            Path("data/gpu/web"),
-            ["source.web.size=224", "source.samples=160", "shard_size=20"],
-        )
+        pack_small()
         for size in SIZES:
             rows = read_table(HERE / "results.csv", COLUMNS)
             if size not in {r["size"] for r in rows}:

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from vla.data.pictures import decode_image
-from vla.data.pipeline import BatchStream, WindowConfig, untarred
+from vla.data.pipeline import BatchStream, WindowConfig
 from vla.data.samples import cut_frame, read_json, read_steps
+from vla.data.shards import untarred
 
 CHUNK = 8  # actions of a sample
 Keep = Literal["tables", "files", "nothing"]
@@ -32,7 +33,7 @@ def as_lerobot(shards: Path, manifest: dict[str, Any], out: Path, episodes_a_fil
         frames = []
         for t in range(len(steps["actions"])):
             buffer = io.BytesIO()
-            Image.fromarray(decode_image(cut_frame(sample, meta, camera, t), "").transpose(1, 2, 0)).save(buffer, "PNG")
+            Image.fromarray(decode_image(cut_frame(sample, meta, camera, t), "")).save(buffer, "PNG")
             frames.append({"bytes": buffer.getvalue(), "path": None})
         table = pa.table({"observation.images.top": frames, "action": steps["actions"].tolist()})
         if n % episodes_a_file == 0:

@@ -90,7 +90,7 @@ class Joined:
             number += 1
         frames = frames[: self.length]
         if self.pictures == "ppm":  # the very pixels
-            frames = [encode_image(decode_image(f, "").transpose(1, 2, 0), "ppm") for f in frames]
+            frames = [encode_image(decode_image(f, ""), "ppm") for f in frames]
         return Episode(f"{index:07d}", "tidy the table", {"top": frames}, np.array(actions[: self.length]))
 
 

@@ -31,11 +31,11 @@ class AugmentConfig:
                 raise ValueError(f"data.augment.{name}={value}: expected {'above ' if name == 'crop' else ''}0 to {high}")
 
 
-def augmented(images_TCHW: np.ndarray, config: AugmentConfig, rng: random.Random) -> np.ndarray:
+def augmented(images_THWC: np.ndarray, config: AugmentConfig, rng: random.Random) -> np.ndarray:
     """The same change for all frames (uint8) of one camera; a function of its arguments and the state of ``rng``."""
     from torchvision.transforms.v2 import InterpolationMode, functional  # heavy, and not needed where nothing is varied
 
-    images = torch.from_numpy(images_TCHW)
+    images = torch.from_numpy(images_THWC).permute(0, 3, 1, 2).contiguous()
     if config.crop < 1:
         height, width = images.shape[-2:]
         share, down, right = rng.uniform(config.crop, 1), rng.random(), rng.random()
@@ -48,4 +48,4 @@ def augmented(images_TCHW: np.ndarray, config: AugmentConfig, rng: random.Random
             images = getattr(functional, f"adjust_{name}")(images, rng.uniform(1 - x, 1 + x))
     if config.hue:
         images = functional.adjust_hue(images, rng.uniform(-config.hue, config.hue))
-    return images.numpy()
+    return images.permute(0, 2, 3, 1).numpy()

@@ -27,15 +27,22 @@ def _owners(counts: list[int]) -> torch.Tensor:
     return torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
 
 
-def _robot_rows(robot: str, items: list[tuple[str, dict[str, Any]]]) -> RobotBatch:
-    rows = [i for _, i in items]
-    shapes = {i["images"].shape for i in rows}
+def _pictures(frames: list[np.ndarray]) -> torch.Tensor:
+    """(H, W, 3) each to (n, 3, H, W), copied once: the numbers stay as they lie, and ``Batch.to`` turns them round where they are used."""
+    shapes = {f.shape for f in frames}
     if len(shapes) > 1:
         raise DataError(f"images of different sizes in one batch: {sorted(shapes)}; pack the data sets with one size")
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
+
+
+def _robot_rows(robot: str, items: list[tuple[str, dict[str, Any]]]) -> RobotBatch:
+    rows = [i for _, i in items]
+    views, past = len(rows[0]["images"]), len(rows[0]["images"][0])
+    frames = _pictures([f for i in rows for view in i["images"] for f in view])
     states = [i["state"] for i in rows]
     return RobotBatch(
         robot=robot,
-        images_BVTCHW=torch.from_numpy(np.stack([i["images"] for i in rows])),
+        images_BVTCHW=frames.unflatten(0, (len(rows), views, past)),
         instructions=[t for i in rows for t in i["texts"]],
         plans=[p for i in rows for p in i["plans"]],
         actions_KHA=torch.from_numpy(np.concatenate([i["actions"] for i in rows])).float(),
@@ -50,7 +57,7 @@ def _web_rows(items: list[tuple[str, dict[str, Any]]]) -> WebBatch:
     rows = [i for _, i in items]
     qa = [q for i in rows for q in i["qa"]]
     return WebBatch(
-        images_BCHW=torch.from_numpy(np.stack([i["web"] for i in rows])),
+        images_BCHW=_pictures([i["web"] for i in rows]),
         questions=[q["question"] for q in qa],
         answers=[q["answer"] for q in qa],
         owner_K=_owners([len(i["qa"]) for i in rows]),

@@ -13,9 +13,9 @@ from rich.progress import Progress
 
 from vla.data.manifest import DataError, load_manifest, write_json
 from vla.data.pictures import decode_image
-from vla.data.pipeline import untarred
 from vla.data.readers.base import need
 from vla.data.samples import cut_frame, read_json, read_steps
+from vla.data.shards import untarred
 
 _DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
@@ -97,9 +97,7 @@ class LeRobotWriter:
         }  # fmt: skip
         for camera in meta["cameras"]:
             key = f"observation.images.{camera}"
-            pictures = [
-                decode_image(cut_frame(sample, meta, camera, t), sample["__key__"]).transpose(1, 2, 0) for t in range(length)
-            ]
+            pictures = [decode_image(cut_frame(sample, meta, camera, t), sample["__key__"]) for t in range(length)]
             if key not in self.videos:
                 path = self.folder / _VIDEO.format(video_key=key, **place)
                 self.sides[key], self.seconds[key] = pictures[0].shape[:2], 0.0

@@ -30,8 +30,8 @@ def encode_image(image: np.ndarray, encoding: Encoding = "jpeg") -> bytes:
     return buffer.getvalue()
 
 
-def decode_image(data: bytes, where: str) -> np.ndarray:
-    """JPEG, PPM or PNG bytes to (3, H, W) uint8.
+def decode_image(data: bytes | memoryview, where: str) -> np.ndarray:
+    """JPEG, PPM or PNG bytes to (H, W, 3) uint8; of a PPM a read-only view of the bytes.
 
     Raises:
         BadSample: not a picture, a damaged one, or one of more than ``MAX_IMAGE_PX`` a side; the message begins with ``where``.
@@ -52,7 +52,7 @@ def decode_image(data: bytes, where: str) -> np.ndarray:
         raise
     except (OSError, ValueError) as error:
         raise BadSample(f"{where}: unreadable image ({error}); run `vla data verify` on the data set") from error
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return pixels
 
 
 def _check_size(sides: tuple[int, int], where: str) -> None:

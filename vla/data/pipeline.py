@@ -7,7 +7,6 @@ run starts at its chunk and skips at most one chunk of undecoded windows. Valida
 from __future__ import annotations
 
 import random
-import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from vla.data.manifest import DataError, load_manifest
 from vla.data.pictures import decode_image
 from vla.data.relative import reference, relative_dims
 from vla.data.samples import cut_frame, read_json, read_steps
+from vla.data.shards import untarred
 from vla.schema import Batch
 
 
@@ -43,18 +43,6 @@ class WindowConfig:
 def seen_by(cameras: tuple[str, ...], manifest: dict[str, Any]) -> tuple[str, ...]:
     """The cameras that a policy sees: those named, or all."""
     return tuple(cameras) or tuple(manifest.get("cameras", ()))
-
-
-def untarred(directory: Path, urls: Iterator[dict[str, str]]) -> Iterator[dict[str, Any]]:
-    """Samples of shards, with the shard's name in every error."""
-    for url in urls:
-        try:
-            with Path(url["url"]).open("rb") as stream:
-                yield from wds.tariterators.group_by_keys(wds.tariterators.tar_file_expander([{**url, "stream": stream}]))
-        except (tarfile.TarError, OSError, ValueError, EOFError) as error:
-            raise DataError(
-                f"{url['url']}: damaged shard ({error}); run `vla data verify {directory}` and copy it again"
-            ) from error
 
 
 def _windows(
@@ -84,8 +72,9 @@ def _decode(item: dict[str, Any], config: WindowConfig, rng: random.Random, augm
     steps, t, horizon = item["steps"], item["t"], config.horizon
     total = len(steps["actions"])
     past = [max(0, t - k) for k in reversed(range(config.history))]
-    ahead = [min(t + k, total - 1) for k in range(horizon)]
-    inside = np.array([t + k < total for k in range(horizon)])
+    ahead = np.arange(t, t + horizon)
+    inside = ahead < total
+    ahead = np.minimum(ahead, total - 1)
     images = [[decode_image(cut_frame(sample, meta, c, p), sample["__key__"]) for p in past] for c in config.cameras]
     if augment is not None:
         images = [list(augmented(np.stack(frames), augment, rng)) for frames in images]
@@ -103,7 +92,7 @@ def _decode(item: dict[str, Any], config: WindowConfig, rng: random.Random, augm
             masks.append(np.arange(horizon) == 0)
     state = steps["state"][past] if "state" in steps else None
     return {
-        "images": np.array(images),
+        "images": images,
         "texts": texts,
         "plans": plans,
         "actions": np.array(actions) - item["origin"],

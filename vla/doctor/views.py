@@ -11,9 +11,9 @@ import numpy as np
 
 from vla.data.manifest import NAME, load_manifest
 from vla.data.pictures import decode_image
-from vla.data.pipeline import untarred
 from vla.data.robot import RobotSource
 from vla.data.samples import cut_frame, read_json, read_steps
+from vla.data.shards import untarred
 
 
 @dataclass
@@ -64,7 +64,7 @@ def _packed(path: Path) -> Patient:
                 meta, steps = read_json(sample), read_steps(sample)
 
                 def pictures(camera: str, rows: Sequence[int], sample: Any = sample, meta: Any = meta) -> list[np.ndarray]:
-                    return [decode_image(cut_frame(sample, meta, camera, r), sample["__key__"]).transpose(1, 2, 0) for r in rows]
+                    return [decode_image(cut_frame(sample, meta, camera, r), sample["__key__"]) for r in rows]
 
                 yield View(
                     sample["__key__"], meta["instruction"], float(meta["fps"]), steps["actions"], steps.get("state"), None,

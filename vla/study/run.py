@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ TIMES = ("recipe", "at", "ms")
 
 @dataclass(frozen=True)
 class Recipe:
-    """config: YAML of a run, relative to the study; change: ``key=value`` changes; after: the recipe whose policy it starts from; policy: a saved policy,
+    """config: YAML of a run, relative to the study's file; change: ``key=value`` changes; after: the recipe whose policy it starts from; policy: a saved policy,
     which is tested as it is instead; acts: whether it is driven (a web stage is only asked); answers: whether it is asked questions (RT-1 has no words);
     keep: copy its policy into the study's folder, so that a fresh clone need not train it for what starts from it; shown: how tables call it (its name if
     not given); drawn: whether it has bars in the figure; at: where it stands on the study's axis."""
@@ -85,7 +85,9 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
         for name in pair:
             if name not in config.recipes:
                 raise ConfigError(f"{path}: pairs: unknown recipe {name!r}; choose from {', '.join(config.recipes)}")
-    return config
+    home = Path(path).parent
+    recipes = {n: replace(r, config=r.config and str(home / r.config)) for n, r in config.recipes.items()}
+    return replace(config, recipes=recipes)
 
 
 def policy_of(config: StudyConfig, name: str) -> Path:
@@ -97,7 +99,7 @@ def policy_of(config: StudyConfig, name: str) -> Path:
     return kept if recipe.keep and kept.is_dir() and not made.is_dir() else made
 
 
-def train_recipe(config: StudyConfig, name: str, folder: Path) -> Path:
+def train_recipe(config: StudyConfig, name: str) -> Path:
     """Train it, or continue, or nothing if its policy is there; its curves go to ``metrics_<recipe>.csv``."""
     from vla.report import curves_table
     from vla.train import train_from_file
@@ -105,7 +107,7 @@ def train_recipe(config: StudyConfig, name: str, folder: Path) -> Path:
     recipe, saved = config.recipes[name], policy_of(config, name)
     if recipe.config is not None and not saved.is_dir():
         start = [f"init={policy_of(config, recipe.after)}"] if recipe.after else []
-        saved = train_from_file(str(folder / recipe.config), [*recipe.change, *start, f"run={Path(config.runs) / name}"])
+        saved = train_from_file(recipe.config, [*recipe.change, *start, f"run={Path(config.runs) / name}"])
     kept, run = Path(config.out) / name, Path(config.runs) / name
     if recipe.config is not None and run.is_dir():
         write_table(Path(config.out) / f"metrics_{name}.csv", curves_table(run))
@@ -235,7 +237,7 @@ def run_study(path: str, overrides: list[str], only: list[str], report_only: boo
     if unknown:
         raise ConfigError(f"--only {unknown[0]}: no such recipe; choose from {', '.join(config.recipes)}")
     for name in () if report_only else needed(config, only or list(config.recipes)):
-        saved = train_recipe(config, name, Path(path).parent)
+        saved = train_recipe(config, name)
         driven = config.recipes[name].acts and _drive(config, name, saved)
         asked = _ask(config, name, saved)
         if driven or asked:
