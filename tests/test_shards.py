@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import tarfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from test_data import Source, make_episode
 
+from vla.data import shards
 from vla.data.manifest import BadSample, DataError
 from vla.data.pack import pack
 from vla.data.pipeline import BatchStream, WindowConfig
@@ -37,6 +39,24 @@ def test_samples_are_what_the_tar_holds_and_outlive_the_file(tmp_path: Path) -> 
     parts = {f"{s['__key__']}.{part}": data for s in found for part, data in s.items() if not part.startswith("__")}
     assert {name: bytes(data) for name, data in parts.items()} == kept
     assert all(data.readonly for data in parts.values())
+
+
+def test_many_small_shards_do_not_use_up_the_files_a_process_may_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack(Source([make_episode(i) for i in range(9)]), tmp_path, shard_size=1, progress=False)
+    paths = sorted(tmp_path.glob("shard-*.tar"))
+    mapped = [samples(p)[0] for p in paths]
+    gc.collect()
+    before = len(shards._MAPPED)
+    monkeypatch.setattr(shards, "MOST_MAPPED", before + 2)
+    held = [samples(p)[0] for p in paths]
+    assert len(shards._MAPPED) == before + 2
+    assert [{k: bytes(v) if k[0] != "_" else v for k, v in s.items()} for s in held] == [
+        {k: bytes(v) if k[0] != "_" else v for k, v in s.items()} for s in mapped
+    ]
+    assert all(part.readonly for s in held for k, part in s.items() if k[0] != "_")
+    del held, mapped
+    gc.collect()
+    assert len(shards._MAPPED) < before  # nothing is kept that nobody looks at
 
 
 @pytest.mark.parametrize("left", [0, 100, 700, -3000])
