@@ -45,9 +45,8 @@ class RngState(lightning.Callback):
         if state is None:
             return
         torch.set_rng_state(state["torch"].cpu())
-        if (
-            state["cuda"] and len(state["cuda"]) == torch.cuda.device_count()
-        ):  # a run may go on where there is no GPU, or another number of them
+        # a run may go on where there is no GPU, or another number of them
+        if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
         version, words, gauss = state["python"]
         random.setstate((version, tuple(words), gauss))
