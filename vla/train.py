@@ -6,6 +6,7 @@ import logging
 import shutil
 import warnings
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ import lightning
 import torch
 import yaml
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from vla.callbacks import Best, Keep, Monitor, RngState, StreamPosition
 from vla.config import ConfigError, Slot, build, check, load_config
@@ -23,6 +25,7 @@ from vla.data.module import DataConfig, Streams, sample_chunks
 from vla.data.pipeline import seen_by
 from vla.data.relative import relative_dims, relative_statistics
 from vla.decoders.tokenizer import load_tokenizer, train_tokenizer
+from vla.hold import held
 from vla.optim import OptimConfig
 from vla.registry import Stopped
 from vla.rollout_film import RolloutFilm
@@ -112,17 +115,25 @@ def train(config: RunConfig, progress: bool = True) -> Path:
 
     Raises:
         ConfigError: the folder holds a run with another configuration.
+        Busy: another process trains in the folder.
         Stopped: by Ctrl-C or SIGTERM, after the step in hand was finished and kept.
     """
     # 1. the run's folder, and whether it is the same run
     run = Path(config.run)
-    checkpoint, done = run / "last.ckpt", run / "policy"
-    saved, now = run / "config.yaml", yaml.safe_dump(resolved(config), sort_keys=False)
+    saved = run / "config.yaml"
     if saved.is_file() and not _same_run(saved, config):
         raise ConfigError(f"{saved}: this folder holds a run with another configuration; choose another run= or delete it")
-    if done.is_dir():
-        return done
+    if (run / "policy").is_dir():
+        return run / "policy"
     run.mkdir(parents=True, exist_ok=True)
+    first = getattr(rank_zero_only, "rank", 0) == 0  # of a run's processes, one a device, the first holds its folder
+    with held(run) if first else nullcontext():
+        return _train(config, run, progress)
+
+
+def _train(config: RunConfig, run: Path, progress: bool) -> Path:
+    """The run from its first step or its checkpoint, in a folder that is this process's."""
+    checkpoint, saved = run / "last.ckpt", run / "config.yaml"
     if not saved.is_file():  # nothing began here, or what began never came as far as training
         shutil.rmtree(run / "tokenizer", ignore_errors=True)
     # 2. reproducibility and the machine
@@ -141,7 +152,7 @@ def train(config: RunConfig, progress: bool = True) -> Path:
     )  # fmt: skip
     if config.init and not checkpoint.is_file():
         start_from(policy, config.init)
-    saved.write_text(now, encoding="utf-8")
+    saved.write_text(yaml.safe_dump(resolved(config), sort_keys=False), encoding="utf-8")
     # 5. loop
     streams = Streams(config.data, config.train.batch_size, config.train.seed, config.train.val_windows)
     loggers = [
@@ -180,8 +191,8 @@ def train(config: RunConfig, progress: bool = True) -> Path:
             raise RuntimeError(f"{best.path}: lacks {lost[0]}; delete {run} and train again")
     # 6. the policy, whole, by one process
     if trainer.is_global_zero:
-        save_policy(policy, config.policy, done)
-    return done
+        save_policy(policy, config.policy, run / "policy")
+    return run / "policy"
 
 
 def _same_run(saved: Path, config: RunConfig) -> bool:

@@ -21,6 +21,7 @@ from vla.config import Slot, build, check, load_config, override
 from vla.data.fleet import on_ray
 from vla.data.manifest import NAME, DataError, load_manifest, merge, sha256, write_json
 from vla.data.samples import check_episode, episode_to_sample, web_to_sample
+from vla.hold import held
 from vla.schema import ActionSpace, Episode, WebSample
 
 _WORD = re.compile(r"\S+")
@@ -110,37 +111,39 @@ def pack(
 
     Raises:
         DataError: zero samples, ``out`` holds another source's shards, or too many samples are bad.
+        Busy: another process packs into ``out``.
     """
     out, total = Path(out).absolute() if ray else Path(out), len(source)
     if total == 0:
         raise DataError(f"{out}: the source has zero episodes or samples; nothing to pack")
     identity = {"source": source.describe(), "shard_size": shard_size, "val_fraction": val_fraction, "samples": total}
     identity = json.loads(json.dumps(identity | ({"skip_bad": True} if skip_bad else {})))
-    parts = out / ".parts"
     if (out / NAME).is_file():
         manifest = load_manifest(out)
         if manifest["identity"] != identity:
             raise DataError(f"{out}: already holds a data set packed from something else; choose another folder or delete this one")
         return manifest
+    parts = out / ".parts"
     parts.mkdir(parents=True, exist_ok=True)
-    plan = parts / "identity.json"
-    if plan.is_file() and json.loads(plan.read_text(encoding="utf-8")) != identity:
-        raise DataError(f"{out}: holds an unfinished pack of something else; choose another folder or delete this one")
-    write_json(plan, identity)
     starts = list(range(0, total, shard_size))
     names = [f"shard-{n:06d}" for n in range(len(starts))]
     jobs = [
         (source, first, min(first + shard_size, total), out / f"{name}.tar", skip_bad)
         for name, first in zip(names, starts, strict=True)
     ]
-    open_jobs = [j for j in jobs if not ((parts / f"{j[3].stem}.json").is_file() and j[3].is_file())]
-    with Progress(*Progress.get_default_columns(), "{task.completed}/{task.total}", disable=not progress) as bar:
-        task = bar.add_task(f"pack {out.name}", total=total, completed=total - sum(j[2] - j[1] for j in open_jobs))
-        for job in on_ray(_write_shard, open_jobs, ray, workers) if ray else _done(open_jobs, workers):
-            bar.advance(task, job[2] - job[1])
-    manifest = merge(source, out, names, identity, val_fraction, max_bad)
-    write_json(out / NAME, manifest)
-    shutil.rmtree(parts)
+    with held(parts):
+        plan = parts / "identity.json"
+        if plan.is_file() and json.loads(plan.read_text(encoding="utf-8")) != identity:
+            raise DataError(f"{out}: holds an unfinished pack of something else; choose another folder or delete this one")
+        write_json(plan, identity)
+        open_jobs = [j for j in jobs if not ((parts / f"{j[3].stem}.json").is_file() and j[3].is_file())]
+        with Progress(*Progress.get_default_columns(), "{task.completed}/{task.total}", disable=not progress) as bar:
+            task = bar.add_task(f"pack {out.name}", total=total, completed=total - sum(j[2] - j[1] for j in open_jobs))
+            for job in on_ray(_write_shard, open_jobs, ray, workers) if ray else _done(open_jobs, workers):
+                bar.advance(task, job[2] - job[1])
+        manifest = merge(source, out, names, identity, val_fraction, max_bad)
+        write_json(out / NAME, manifest)
+        shutil.rmtree(parts)
     for leftover in out.glob("*.tmp"):
         leftover.unlink()
     return manifest
