@@ -105,6 +105,24 @@ def test_numbers_behind_a_plan(tmp_path: Path) -> None:
         make_policy(head={"name": "planned", "action": {"name": "token"}})
 
 
+@pytest.mark.parametrize("head", [PLAN, {"name": "planned", "action": {"name": "regression"}}], ids=lambda h: h["name"])
+def test_words_that_the_robot_never_says_are_not_unlearned(head: dict[str, Any], tmp_path: Path) -> None:
+    """Their embeddings get no gradient at all where only the robot's own words compete."""
+    batch, pulled = robot_batch(rows=2), {}
+    for rivals in ("all", "own"):
+        policy = make_policy(head=head | {"rivals": rivals}).train()
+        loss = robot_loss(policy, batch).loss_M.mean()
+        loss.backward()
+        rows = policy.decoder.lm.get_input_embeddings().weight.grad.abs().sum(1)
+        pulled[rivals] = [float(rows[continuation(policy.decoder.tokenizer, w)[0]]) for w in (" fruit", " apple")]
+    assert min(pulled["all"]) > 0 and pulled["own"][0] == 0 < pulled["own"][1]
+    save_policy(policy, TINY_POLICY | {"head": head | {"rivals": "own"}}, tmp_path / "p")
+    known = VLAPolicy.load(tmp_path / "p").head().own_words.known_V
+    assert torch.equal(known, policy.head().own_words.known_V) and 1 < known.sum() < len(known)
+    quiet = policy.eval().head().own_words(([int((~known).nonzero()[0])],))
+    assert quiet.sum() == known.sum() + 1 and torch.equal(policy.head().own_words.known_V, known)  # a validation teaches nothing
+
+
 @pytest.mark.parametrize("parallel", [True, False])
 def test_queries_behind_ids_are_read_as_behind_the_same_words(parallel: bool) -> None:
     policy, batch = make_policy(), robot_batch(rows=2)

@@ -43,6 +43,7 @@ class Decoder(Protocol):
 
     tokenizer: Any
     width: int
+    vocabulary: int  # tokens that ``logits`` has a place for
 
     def read(
         self, prefix: Prefix, owner_K: torch.Tensor, prompts: Sequence[str], tails: Sequence[Sequence[int]], sees_K: torch.Tensor | None = None,

@@ -75,8 +75,7 @@ def make_language_model(
             "bos_token_id": tokenizer.eos_token_id,
             "eos_token_id": tokenizer.eos_token_id,
         }
-        own = {"vocab_size": len(tokenizer), **ids} if model is None else {}
-        return auto.from_config(architecture(config, **own))
+        return auto.from_config(architecture(config, **({"vocab_size": len(tokenizer), **ids} if model is None else {})))
     if model is None:
         raise ValueError("decoder: give model (pretrained), or config (an architecture with random weights)")
     where = locate(model)
@@ -103,8 +102,7 @@ def quantized() -> dict[str, Any]:
 
 def plain_architecture(lm: Any) -> dict[str, Any]:
     """A model's configuration as plain data, the inverse of ``architecture``."""
-    fields = json.loads(lm.config.to_json_string(use_diff=True))
-    return {k: v for k, v in fields.items() if k not in _NOT_SHAPE}
+    return {k: v for k, v in json.loads(lm.config.to_json_string(use_diff=True)).items() if k not in _NOT_SHAPE}
 
 
 @torch.no_grad()
@@ -227,6 +225,11 @@ class LanguageModel(nn.Module):
     def width(self) -> int:
         """D."""
         return self.lm.get_input_embeddings().embedding_dim
+
+    @property
+    def vocabulary(self) -> int:
+        """V, which may be more than the tokenizer has."""
+        return self.lm.get_output_embeddings().weight.shape[0]
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Token ids (B, S) to embeddings (B, S, D)."""

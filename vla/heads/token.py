@@ -14,6 +14,7 @@ from vla.config import Slot, build, register
 from vla.decoders.base import Decoder, Prefix
 from vla.decoders.text import FreeText, TextLoss, continuation, robot_prompt, text_loss, write
 from vla.heads.base import HeadLoss, Prediction
+from vla.heads.rivals import OwnWords, Rivals
 from vla.schema import RobotBatch
 
 ACTION_WORD = "Action:"
@@ -27,12 +28,13 @@ class TokenHead(nn.Module):
         codec: slot: chunks of actions to symbols and back (uniform or quantile bins, FAST). assign: which token ids mean the symbols,
         see ``ActionVocabulary``. plan: write the step's plan before the action (chain of thought, section 4.4): ``<plan> Action: 1 128 …``; the
         plan is decoded freely, the action from legal tokens only. plan_optional: rows without a plan go straight to "Action:" (robots with
-        plans beside robots without); else they are an error. plan_word: what stands before a plan ("Plan:", or nothing). plan_tokens: at most so many. ids: for ``overwrite``: which ids (written by saving; else they are counted).
+        plans beside robots without); else they are an error. plan_word: what stands before a plan ("Plan:", or nothing). plan_tokens: at most so many. rivals: the words that compete
+        with the right one in the loss: all of the vocabulary, or the robot's own (see ``OwnWords``). ids: for ``overwrite``: which ids (written by saving; else they are counted).
     """
 
     def __init__(
         self, codec: Annotated[dict[str, Any], Slot("codec")] | None = None, assign: Assignment = "integers", plan: bool = False, plan_word: str = "",
-        plan_tokens: int = 8, plan_optional: bool = False, ids: list[int] | None = None, *, decoder: Any, action_dim: int, horizon: int, quantiles: torch.Tensor | None = None,
+        plan_tokens: int = 8, plan_optional: bool = False, rivals: Rivals = "all", ids: list[int] | None = None, *, decoder: Any, action_dim: int, horizon: int, quantiles: torch.Tensor | None = None,
         chunks: torch.Tensor | None = None, words: Counter[str] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -52,6 +54,7 @@ class TokenHead(nn.Module):
                 "head.assign=integers: this codec needs one token a symbol, the tokenizer splits numbers; choose extra"
             )
         decoder.fit_vocabulary()
+        self.own_words = OwnWords(decoder) if rivals == "own" else None
         self.grammar = ActionGrammar(self.codec, self.vocabulary, decoder.tokenizer.eos_token_id)
 
     def portable(self) -> dict[str, Any]:
@@ -68,7 +71,8 @@ class TokenHead(nn.Module):
         symbols = self.codec.encode(unit_KHA, batch.mask_KH.sum(1).tolist())
         thoughts = self._thoughts(decoder, batch.plans)
         targets = [t + self.grammar.targets(s) for t, s in zip(thoughts, symbols, strict=True)]
-        out = text_loss(decoder, prefix, batch.owner_K, [robot_prompt(i) for i in batch.instructions], targets)
+        among_V = None if self.own_words is None else self.own_words(targets)
+        out = text_loss(decoder, prefix, batch.owner_K, [robot_prompt(i) for i in batch.instructions], targets, among_V=among_V)
         # the action's share of every target string, behind its plan
         flags = [f for t, whole in zip(thoughts, targets, strict=True) for f in [False] * len(t) + [True] * (len(whole) - len(t))]
         action_M = torch.tensor(flags, device=out.loss_M.device)
