@@ -105,13 +105,13 @@ class Plan:
         action = mapping.action or _like(fields, "numbers", ("action", "actions"))[:1]
         if not action:
             numbers = ", ".join(n for n, f in fields.items() if f.kind == "numbers")
-            raise DataError(f"{where}: no field is called action; say which is: mapping.action=[...]; number fields are {numbers}")
+            raise DataError(f"{where}: no field is called action; say which is: source.mapping.action=[...]; number fields are {numbers}")
         self.action = Columns(reader, action, "action")
         state = mapping.state if mapping.state is not None else _like(fields, "numbers", ("state", "qpos", "proprio"))[:1]
         self.state = Columns(reader, state, "state") if state else None
         self.fps = reader.fps or mapping.fps or 0.0
         if self.fps <= 0:
-            raise DataError(f"{where}: this format does not say how many rows a second it has; say it: mapping.fps=5")
+            raise DataError(f"{where}: this format does not say how many rows a second it has; say it: source.mapping.fps=5")
         self.rate = mapping.rate_hz or self.fps
         if self.rate > self.fps + 1e-6:
             raise DataError(f"{where}: mapping.rate_hz={self.rate}: the recording has only {self.fps} rows a second")

@@ -33,7 +33,7 @@ def relative_dims(folder: Path, manifest: dict[str, Any]) -> tuple[int, ...]:
     if max(dims) < 0:
         raise DataError(
             f"{folder}: data.relative: no action dim is called like a state dim (actions {', '.join(space.names)}; state "
-            f"{', '.join(names) or 'unnamed'}); leave it out where actions are movements already, or pack with mapping.last_action=true"
+            f"{', '.join(names) or 'unnamed'}); leave it out where actions are movements already, or pack with source.mapping.last_action=true"
         )
     return dims
 
