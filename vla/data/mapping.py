@@ -105,7 +105,9 @@ class Plan:
         action = mapping.action or _like(fields, "numbers", ("action", "actions"))[:1]
         if not action:
             numbers = ", ".join(n for n, f in fields.items() if f.kind == "numbers")
-            raise DataError(f"{where}: no field is called action; say which is: source.mapping.action=[...]; number fields are {numbers}")
+            raise DataError(
+                f"{where}: no field is called action; say which is: source.mapping.action=[...]; number fields are {numbers}"
+            )
         self.action = Columns(reader, action, "action")
         state = mapping.state if mapping.state is not None else _like(fields, "numbers", ("state", "qpos", "proprio"))[:1]
         self.state = Columns(reader, state, "state") if state else None
