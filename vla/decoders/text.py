@@ -50,14 +50,14 @@ def text_loss(
     decoder: Decoder, prefix: Prefix, owner_K: torch.Tensor, prompts: Sequence[str], targets: Sequence[Sequence[int]],
     sees_K: torch.Tensor | None = None, among_V: torch.Tensor | None = None,
 ) -> TextLoss:  # fmt: skip
-    """Cross-entropy of every target token given its image, its prompt and the targets before it, among the whole vocabulary or the tokens ``among_V`` (bool)."""
+    """Cross-entropy of every target token given its image, its prompt and the targets before it, among the whole vocabulary or the tokens ``among_V``, (V,) bool."""
     return token_loss(decoder, decoder.read(prefix, owner_K, prompts, targets, sees_K), targets, among_V)
 
 
 def token_loss(
     decoder: Decoder, hidden: torch.Tensor, targets: Sequence[Sequence[int]], among_V: torch.Tensor | None = None
 ) -> TextLoss:
-    """The same of states that were read already, (M, D) as ``Decoder.read`` returns them."""
+    """The same of states that were read already, (M, D) as ``Decoder.read`` returns them; a target outside ``among_V`` has infinite loss."""
     counts = torch.tensor([len(t) for t in targets])
     text_M, item_M = states_of(counts.tolist(), hidden.device)
     wanted = item_M < counts.to(hidden.device)[text_M]  # the state after the last token predicts nothing that is known
