@@ -72,7 +72,7 @@ def test_rt1s_eyes_start_as_imagenets() -> None:
     eyes.project = torch.nn.Identity()
     images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
     with torch.no_grad():
-        heard = eyes(images, torch.randn(2, 4))
+        heard = eyes(images, torch.randn(2, 4), torch.arange(2))
         seen = plain.net.forward_intermediates(images / 127.5 - 1, indices=plain.layer, intermediates_only=True)[0]
     assert heard.shape == (2, 64, 40) and torch.allclose(heard, seen.flatten(2).transpose(1, 2), atol=1e-4)
 

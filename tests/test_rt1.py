@@ -73,6 +73,17 @@ def test_the_past_matters() -> None:
     assert not torch.allclose(policy.logits(images, owner, ["pick"] * 2), policy.logits(other, owner, ["pick"] * 2), atol=1e-6)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_sentences_about_one_picture_hear_as_if_each_had_its_own(training: bool) -> None:
+    policy, images = make().train(training), rt1_batch().images_BVTCHW
+    for film in policy.vision.films:
+        torch.nn.init.normal_(film.shift_scale.weight, std=0.5)
+    texts, owner = ["pick the banana", "where is the apple", "move", "pick"], torch.tensor([1, 0, 1, 0])
+    together = policy.logits(images, owner, texts)
+    apart = policy.logits(images[owner], torch.arange(4), texts)
+    assert torch.allclose(together, apart, atol=1e-4) and not torch.allclose(together[0], together[1], atol=1e-2)
+
+
 NEW_ENCODER = '''
 import torch
 from torch import nn

@@ -62,10 +62,11 @@ class RT1Policy(PolicyModule):
 
     def logits(self, images_BVTCHW: torch.Tensor, owner_K: torch.Tensor, instructions: list[str]) -> torch.Tensor:
         """uint8 views and K instructions, each about row ``owner_K[k]``, to (K, H, A, bins)."""
-        frames = images_BVTCHW.transpose(1, 2).flatten(1, 2)[owner_K]  # in order of time: the instruction is heard inside the eyes
-        count, each = frames.shape[:2]
+        frames = images_BVTCHW.transpose(1, 2).flatten(1, 2)  # in order of time: the instruction is heard inside the eyes
+        count, each = len(instructions), frames.shape[1]
+        owner = (owner_K[:, None] * each + torch.arange(each, device=owner_K.device)).flatten()
         sentence = self.text(instructions).repeat_interleave(each, 0)
-        tokens = self.learner(self.vision(frames.flatten(0, 1), sentence)).reshape(count, -1, self.position_LD.shape[1])
+        tokens = self.learner(self.vision(frames.flatten(0, 1), sentence, owner)).reshape(count, -1, self.position_LD.shape[1])
         sequence = functional.pad(tokens, (0, 0, 0, self.outputs)) + self.position_LD  # action places hold their position alone
         length = sequence.shape[1]
         hidden_from = torch.ones((length, length), dtype=torch.bool, device=sequence.device).triu(1)

@@ -63,15 +63,19 @@ class FilmEfficientNet(nn.Module):
             self.register_buffer(f"{name}_C", torch.tensor(data[name])[:, None, None], persistent=False)
         self.mean_C: torch.Tensor
         self.std_C: torch.Tensor
+        self.to(memory_format=torch.channels_last)  # depthwise convolutions on a CPU take half the time so
 
-    def forward(self, images_BCHW: torch.Tensor, condition_BD: torch.Tensor) -> torch.Tensor:
-        """uint8 (B, 3, H, W) and sentences (B, D) to tokens (B, N, width)."""
+    def forward(self, images_BCHW: torch.Tensor, condition_KD: torch.Tensor, owner_K: torch.Tensor) -> torch.Tensor:
+        """uint8 (B, 3, H, W) and sentences (K, D), each about picture ``owner_K[k]``, to tokens (K, N, width).
+
+        What comes before the first FiLM looks at every picture once, however many sentences are about it.
+        """
         x = images_BCHW.float() / 255.0
         if tuple(x.shape[-2:]) != (self.image_size, self.image_size):
             x = nn.functional.interpolate(x, (self.image_size, self.image_size), mode="bicubic", antialias=True)
-        x = self.stem((x - self.mean_C) / self.std_C)
-        for block, film in zip(self.blocks, self.films, strict=True):
-            x = film(block(x), condition_BD)
+        x = self.stem(((x - self.mean_C) / self.std_C).contiguous(memory_format=torch.channels_last))
+        for k, (block, film) in enumerate(zip(self.blocks, self.films, strict=True)):
+            x = film(block(x) if k else block(x)[owner_K], condition_KD)
         tokens = self.project(x).flatten(2).transpose(1, 2)
         return tokens + self.position_ND if self.place else tokens
 
