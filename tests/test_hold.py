@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from vla.config import check
 from vla.data.pack import pack
 from vla.data.sources import TabletopSource
 from vla.hold import Busy, held
 from vla.sim.scene import SceneConfig
+from vla.study.config import EPISODES, StudyConfig, policy_of
+from vla.study.measure import add_rows
+from vla.study.run import run_study
+from vla.tables import read_table
 from vla.train import RunConfig, train
 
 HOLD = """
@@ -69,3 +76,35 @@ def test_a_folder_is_let_go_after_an_error(tmp_path: Path) -> None:
         raise RuntimeError
     with held(tmp_path):
         pass
+
+
+def test_a_study_that_is_started_twice_shares_its_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["web", "tuned", "other", "third"]
+    recipes: dict[str, Any] = {n: {"config": "x.yaml"} for n in names}
+    recipes["tuned"]["after"] = "web"
+    study = {"recipes": recipes, "cells": ["seen", "symbol"], "out": str(tmp_path / "out"), "runs": str(tmp_path / "runs")}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    made: list[str] = []
+
+    def make(config: StudyConfig, name: str) -> Path:
+        assert name != "tuned" or policy_of(config, "web").is_dir()
+        assert config.recipes[name].change == ["train.threads=1"]
+        made.append(name)
+        time.sleep(0.05)
+        policy_of(config, name).mkdir(parents=True)
+        return policy_of(config, name)
+
+    def drive(config: StudyConfig, name: str, saved: Path) -> bool:
+        for cell in config.cells:
+            add_rows(config, "episodes.csv", [dict(zip(EPISODES, (name, cell, 0, 1, 5, 0), strict=True))], EPISODES)
+        return True
+
+    monkeypatch.setattr("vla.study.run.train_recipe", make)
+    monkeypatch.setattr("vla.study.run.drive", drive)
+    monkeypatch.setattr("vla.study.report.write_report", lambda config: None)
+    monkeypatch.setattr("vla.hold.LOOK", 0.01)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: run_study(str(tmp_path / "study.yaml"), ["change=[train.threads=1]"], [], False), range(3)))
+    assert sorted(made) == sorted(names)  # each once
+    rows = [(r["recipe"], r["cell"]) for r in read_table(tmp_path / "out/episodes.csv", EPISODES)]
+    assert sorted(rows) == sorted((n, c) for n in names for c in ("seen", "symbol"))  # none lost

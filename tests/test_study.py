@@ -14,6 +14,7 @@ from conftest import REPOSITORY, TINY_POLICY
 
 from vla.config import ConfigError, load_config
 from vla.evaluate import Result
+from vla.study.config import ANSWERS, EPISODES, TIMES, Recipe, StudyConfig, load_study, policy_of
 from vla.study.figures import bars
 from vla.study.report import (
     answer_table,
@@ -29,7 +30,7 @@ from vla.study.report import (
     tables,
     write_report,
 )
-from vla.study.run import ANSWERS, EPISODES, TIMES, Recipe, StudyConfig, load_study, needed, policy_of, run_study
+from vla.study.run import needed, run_study
 from vla.tables import block, read_table, write_table
 
 
@@ -120,6 +121,9 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     study({"a": {"policy": "p"}}, pairs=[["a", "c"]])
     with pytest.raises(ConfigError, match="pairs: unknown recipe 'c'"):
         load_study(path)
+    study({"a": {"policy": "p", "acts": False}, "b": {"config": "x.yaml", "after": "a"}})
+    with pytest.raises(ConfigError, match=r"recipes\.a\.policy=p: there is no policy, and b starts from it"):
+        run_study(str(path), [f"runs={tmp_path / 'r'}"], [], False)
     study({"a": {"policy": "p"}})
     with pytest.raises(ConfigError, match="--only z: no such recipe"):
         run_study(str(path), [], ["z"], False)

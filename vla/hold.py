@@ -1,14 +1,16 @@
-"""One process a folder: what would write beside a run or a packing that is in progress is refused."""
+"""One process a folder: what would write beside a run or a packing that is in progress is refused, or shares the work."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 WAIT = 10.0  # seconds: a loader's workers outlive a process that was killed by up to five, and hold what it held
+LOOK = 5.0  # seconds until a process that has nothing to take looks again
 
 
 class Busy(ValueError):
@@ -33,3 +35,25 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def shared(names: Iterable[str], folder: Path, ready: Callable[[str], bool]) -> Iterator[str]:
+    """One name after the other, in their order, each for this process alone while it is at it (``folder/NAME.lock``).
+
+    Processes that are given the same names share them: what another holds, or what is not ready yet, is left to it, and comes here once it let go, done or not.
+    """
+    left = list(names)
+    while left:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in left:
+            if not ready(name):
+                continue
+            try:
+                with FileLock(folder / f"{name}.lock", blocking=False):
+                    yield name
+            except Timeout:
+                continue
+            left.remove(name)
+            break
+        else:
+            time.sleep(LOOK)

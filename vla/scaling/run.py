@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from vla.config import ConfigError, load_config
 from vla.data.manifest import write_json
+from vla.hold import shared
 from vla.scaling.ladder import Rung, ScaleConfig, finished, load_ladder, read_rows, rungs, waves, write_rows
 from vla.scaling.report import show_plan, write_report
-
-WAIT = 5.0  # seconds until a process that has nothing to take looks again
 
 
 def costs(config: ScaleConfig, folder: Path, steps: int = 3) -> dict[tuple[str, str], dict[str, float]]:
@@ -127,22 +126,15 @@ def submit(wave: list[Rung], config: ScaleConfig, on: str) -> Iterator[str]:
 
 
 def _here(todo: list[Rung], config: ScaleConfig) -> Iterator[str]:
-    """One after the other, in their order; the same command started twice shares them: what another process holds, or has not made yet, is left to it."""
-    left = list(todo)
-    while left:
-        for rung in left:
-            if rung.start and not rung.start.is_dir():
-                continue  # its pretraining is not done
-            try:
-                with FileLock(Path(config.runs) / f"{rung.name}.lock", blocking=False):
-                    name = carry_out(rung, config)  # at once, where another process has finished it
-            except Timeout:
-                continue
-            left.remove(rung)
-            yield name
-            break
-        else:
-            time.sleep(WAIT)
+    """One after the other; the same command started twice shares them: what another process holds, or has not made yet, is left to it."""
+    rung = {r.name: r for r in todo}
+
+    def ready(name: str) -> bool:
+        start = rung[name].start
+        return not start or start.is_dir()  # its pretraining is done
+
+    for name in shared(rung, Path(config.runs), ready):
+        yield carry_out(rung[name], config)  # at once, where another process has finished it
 
 
 def _on_slurm(wave: list[Rung], config: ScaleConfig, on: str) -> Iterator[str]:

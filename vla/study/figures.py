@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from vla.evaluate import wilson
+from vla.study.config import ANSWERS, StudyConfig
 from vla.study.report import (
     Episodes,
     column_interval,
@@ -22,7 +23,6 @@ from vla.study.report import (
     suite_interval,
     suite_share,
 )
-from vla.study.run import ANSWERS, StudyConfig
 from vla.tables import read_table
 
 

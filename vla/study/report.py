@@ -10,7 +10,7 @@ import numpy as np
 
 from vla.evaluate import Result, wilson
 from vla.sim.suites import CELLS
-from vla.study.run import ANSWERS, EPISODES, TIMES, StudyConfig
+from vla.study.config import ANSWERS, EPISODES, TIMES, StudyConfig
 from vla.suites import mcnemar
 from vla.tables import markdown, put, read_table
 

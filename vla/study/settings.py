@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vla.config import load_config
-from vla.study.run import StudyConfig
+from vla.study.config import StudyConfig
 from vla.tables import markdown
 from vla.train import RunConfig
 

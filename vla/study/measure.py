@@ -1,0 +1,115 @@
+"""Driving a study's policies, asking and timing them; every row goes into a file as soon as it is whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from vla.evaluate import Result, evaluate
+from vla.study.config import ANSWERS, EPISODES, TIMES, StudyConfig, policy_of
+from vla.tables import read_table, write_table
+
+
+def results_alone(config: StudyConfig) -> FileLock:
+    """A study's CSV files and report for this process alone: others may share its recipes."""
+    Path(config.runs).mkdir(parents=True, exist_ok=True)
+    return FileLock(Path(config.runs) / "results.lock")
+
+
+def add_rows(config: StudyConfig, file: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """To a CSV file of the study; none is lost where several processes add."""
+    path = Path(config.out) / file
+    with results_alone(config):
+        write_table(path, [*read_table(path, columns), *rows], columns)
+
+
+def _driven_elsewhere(config: StudyConfig, name: str, cells: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of a policy that another study kept: the cells that it drove there through the very episodes wanted here."""
+    kept = config.recipes[name].policy
+    if kept is None:
+        return []
+    wanted = {str(config.seed + k) for k in range(config.episodes)}
+    its = [r for r in read_table(Path(kept).parent / "episodes.csv", EPISODES) if r["recipe"] == Path(kept).name]
+    found: list[dict[str, Any]] = []
+    for cell in cells:
+        rows = [r for r in its if r["cell"] == cell]
+        if len(rows) == len(wanted) and {r["seed"] for r in rows} == wanted:
+            found += [r | {"recipe": name} for r in rows]
+    return found
+
+
+def drive(config: StudyConfig, name: str, saved: Path) -> bool:
+    """The cells that have no episodes yet, each written when it is whole; whether there were any."""
+    from vla.module import PolicyModule
+    from vla.report import default_environment
+
+    before = read_table(Path(config.out) / "episodes.csv", EPISODES)
+    missing = [c for c in config.cell_names() if c not in {r["cell"] for r in before if r["recipe"] == name}]
+    if not missing:
+        return False
+    known = _driven_elsewhere(config, name, missing)
+    if known:
+        add_rows(config, "episodes.csv", known, EPISODES)
+        print(f"{name}: {len(known)} episodes are in {Path(str(config.recipes[name].policy)).parent} already", flush=True)
+    todo = [c for c in missing if c not in {r["cell"] for r in known}]
+    if not todo:
+        return True
+    policy = PolicyModule.load(saved).robot(config.robot)
+    env, _ = default_environment(policy.contract)
+    for cell in todo:
+        results, _ = evaluate(policy, "vla/Tabletop-v0", env, config.episodes, [cell], seed=config.seed)
+        add_rows(config, "episodes.csv", [_row(name, cell, r) for r in results], EPISODES)
+        print(f"{name}, {cell}: {sum(r.success for r in results)} of {len(results)}", flush=True)
+    return True
+
+
+def _row(name: str, cell: str, r: Result) -> dict[str, Any]:
+    return {"recipe": name, "cell": cell, "seed": r.seed, "success": int(r.success), "steps": r.steps, "failed": int(r.failed)}
+
+
+def ask_all(config: StudyConfig, name: str, saved: Path) -> bool:
+    """The questions, unless they were asked; whether they were now."""
+    from vla.module import PolicyModule
+    from vla.vqa import ask
+
+    asked = any(r["recipe"] == name for r in read_table(Path(config.out) / "answers.csv", ANSWERS))
+    if config.vqa is None or not config.recipes[name].answers or asked:
+        return False
+    policy: Any = PolicyModule.load(saved)
+    new = [
+        {"recipe": name, "test": a.test, "key": a.key, "question": a.question, "right": int(a.right)}
+        for a in ask(policy, config.vqa, config.questions)
+    ]
+    add_rows(config, "answers.csv", new, ANSWERS)
+    return True
+
+
+def time_actions(config: StudyConfig) -> bool:
+    """One picture at a time through every policy that acts, in turns so that a busy machine slows all alike; whether there was anything to time."""
+    from vla.evaluate import PolicyActor
+    from vla.module import PolicyModule
+    from vla.report import default_environment
+    from vla.sim.tabletop import Tabletop
+
+    path = Path(config.out) / "latency.csv"
+    names = [n for n, r in config.recipes.items() if r.acts and policy_of(config, n).is_dir()]
+    if not config.latency or {r["recipe"] for r in read_table(path, TIMES)}.issuperset(names):
+        return False
+    actors = {n: PolicyActor(PolicyModule.load(policy_of(config, n)).robot(config.robot), execute=1) for n in names}
+    env = Tabletop(**default_environment(next(iter(actors.values())).contract)[0])
+    rows = []
+    for k in range(config.latency + 1):
+        seen = env.reset(seed=config.seed + k)[0]
+        for name, actor in actors.items():
+            actor.reset(0)
+            start = time.perf_counter()
+            actor([0], [seen])
+            if k:  # the first is not counted
+                rows.append({"recipe": name, "at": k - 1, "ms": f"{1000 * (time.perf_counter() - start):.3f}"})
+    with results_alone(config):
+        write_table(path, rows, TIMES)
+    return True
