@@ -93,7 +93,7 @@ def test_episodes_of_another_study_are_taken_over(tmp_path: Path) -> None:
                 "episodes": 3,
                 "seed": 7,
                 "out": str(tmp_path / "second"),
-                "runs": "r",
+                "runs": str(tmp_path / "r"),
             }
         )
     )
@@ -110,7 +110,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
 
     def study(recipes: dict[str, Any], **more: Any) -> None:
-        path.write_text(yaml.safe_dump({"recipes": recipes, "out": "o", "runs": "r", **more}, sort_keys=False))
+        path.write_text(yaml.safe_dump({"recipes": recipes, "out": "o", "runs": str(tmp_path / "r"), **more}, sort_keys=False))
 
     study({"a": {"config": "x.yaml", "after": "b"}, "b": {"config": "x.yaml"}})
     with pytest.raises(ConfigError, match=r"recipes\.a\.after='b': no recipe above it"):
@@ -123,7 +123,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         load_study(path)
     study({"a": {"policy": "p", "acts": False}, "b": {"config": "x.yaml", "after": "a"}})
     with pytest.raises(ConfigError, match=r"recipes\.a\.policy=p: there is no policy, and b starts from it"):
-        run_study(str(path), [f"runs={tmp_path / 'r'}"], [], False)
+        run_study(str(path), [], [], False)
     study({"a": {"policy": "p"}})
     with pytest.raises(ConfigError, match="--only z: no such recipe"):
         run_study(str(path), [], ["z"], False)
@@ -156,7 +156,7 @@ def test_tables_say_what_the_files_say(tmp_path: Path) -> None:
     ]
     write_table(tmp_path / "answers.csv", answers, ANSWERS)
     recipes = {"good": Recipe(policy="a", shown="Good"), "bad": Recipe(policy="b")}
-    config = StudyConfig(recipes, str(tmp_path), "r", cells, 10, pairs=[("good", "bad")])
+    config = StudyConfig(recipes, str(tmp_path), str(tmp_path / "r"), cells, 10, pairs=[("good", "bad")])
     episodes = read_episodes(tmp_path)
     assert columns_of(cells)["reasoning"] == ["maths", "category"]
     lines = success_table(config, episodes).splitlines()
