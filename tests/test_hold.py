@@ -20,9 +20,9 @@ from vla.data.sources import TabletopSource
 from vla.hold import Busy, held
 from vla.sim.scene import SceneConfig
 from vla.study.config import EPISODES, StudyConfig, policy_of
-from vla.study.measure import add_rows
+from vla.study.measure import lock_of
 from vla.study.run import run_study
-from vla.tables import read_table
+from vla.tables import add_rows, read_table
 from vla.train import RunConfig, train
 
 HOLD = """
@@ -85,6 +85,7 @@ def test_a_study_that_is_started_twice_shares_its_recipes(tmp_path: Path, monkey
     study = {"recipes": recipes, "cells": ["seen", "symbol"], "out": str(tmp_path / "out"), "runs": str(tmp_path / "runs")}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     made: list[str] = []
+    path = tmp_path / "out/episodes.csv"
 
     def make(config: StudyConfig, name: str) -> Path:
         assert name != "tuned" or policy_of(config, "web").is_dir()
@@ -96,7 +97,7 @@ def test_a_study_that_is_started_twice_shares_its_recipes(tmp_path: Path, monkey
 
     def drive(config: StudyConfig, name: str, saved: Path) -> bool:
         for cell in config.cells:
-            add_rows(config, "episodes.csv", [dict(zip(EPISODES, (name, cell, 0, 1, 5, 0), strict=True))], EPISODES)
+            add_rows(path, [dict(zip(EPISODES, (name, cell, 0, 1, 5, 0), strict=True))], lock_of(config), EPISODES)
         return True
 
     monkeypatch.setattr("vla.study.run.train_recipe", make)
@@ -106,5 +107,5 @@ def test_a_study_that_is_started_twice_shares_its_recipes(tmp_path: Path, monkey
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda _: run_study(str(tmp_path / "study.yaml"), ["change=[train.threads=1]"], [], False), range(3)))
     assert sorted(made) == sorted(names)  # each once
-    rows = [(r["recipe"], r["cell"]) for r in read_table(tmp_path / "out/episodes.csv", EPISODES)]
+    rows = [(r["recipe"], r["cell"]) for r in read_table(path, EPISODES)]
     assert sorted(rows) == sorted((n, c) for n in names for c in ("seen", "symbol"))  # none lost

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from vla.config import ConfigError
 
 
@@ -35,6 +37,13 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence
         writer.writeheader()
         writer.writerows(rows)
     temporary.replace(path)
+
+
+def add_rows(path: Path, rows: Sequence[Mapping[str, Any]], lock: Path, columns: Sequence[str] | None = None) -> None:
+    """At the end of a CSV file; none is lost where several processes that name the same ``lock`` file add."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        write_table(path, [*read_table(path, columns), *rows], columns)
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -18,7 +18,7 @@ from vla.config import load_config
 from vla.data.pack import pack_from
 from vla.module import PolicyModule
 from vla.offline import offline, plot
-from vla.tables import markdown, put, read_table, write_table
+from vla.tables import add_rows, markdown, put, read_table
 from vla.train import RunConfig, train
 
 HERE = Path(__file__).parent
@@ -130,7 +130,7 @@ def main() -> None:
                 if any((r["data"], r["start"], r["seed"]) == (name, start, str(seed)) for r in read_table(path)):
                     continue
                 new = run(name, start, seed, arguments.policy)
-                write_table(path, [*read_table(path), *new])  # read again: the other data set may have been written beside
+                add_rows(path, new, Path("runs/custom/results.lock"))  # the other data set may be written beside
     put(HERE / "README.md", "errors", tables()["errors"])
 
 

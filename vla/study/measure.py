@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,18 @@ from filelock import FileLock
 
 from vla.evaluate import Result, evaluate
 from vla.study.config import ANSWERS, EPISODES, TIMES, StudyConfig, policy_of
-from vla.tables import read_table, write_table
+from vla.tables import add_rows, read_table, write_table
+
+
+def lock_of(config: StudyConfig) -> Path:
+    """Held by who changes the study's CSV files or report."""
+    return Path(config.runs) / "results.lock"
 
 
 def results_alone(config: StudyConfig) -> FileLock:
     """A study's CSV files and report for this process alone: others may share its recipes."""
     Path(config.runs).mkdir(parents=True, exist_ok=True)
-    return FileLock(Path(config.runs) / "results.lock")
-
-
-def add_rows(config: StudyConfig, file: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """To a CSV file of the study; none is lost where several processes add."""
-    path = Path(config.out) / file
-    with results_alone(config):
-        write_table(path, [*read_table(path, columns), *rows], columns)
+    return FileLock(lock_of(config))
 
 
 def _driven_elsewhere(config: StudyConfig, name: str, cells: Sequence[str]) -> list[dict[str, Any]]:
@@ -47,13 +45,13 @@ def drive(config: StudyConfig, name: str, saved: Path) -> bool:
     from vla.module import PolicyModule
     from vla.report import default_environment
 
-    before = read_table(Path(config.out) / "episodes.csv", EPISODES)
-    missing = [c for c in config.cell_names() if c not in {r["cell"] for r in before if r["recipe"] == name}]
+    path = Path(config.out) / "episodes.csv"
+    missing = [c for c in config.cell_names() if c not in {r["cell"] for r in read_table(path, EPISODES) if r["recipe"] == name}]
     if not missing:
         return False
     known = _driven_elsewhere(config, name, missing)
     if known:
-        add_rows(config, "episodes.csv", known, EPISODES)
+        add_rows(path, known, lock_of(config), EPISODES)
         print(f"{name}: {len(known)} episodes are in {Path(str(config.recipes[name].policy)).parent} already", flush=True)
     todo = [c for c in missing if c not in {r["cell"] for r in known}]
     if not todo:
@@ -62,7 +60,7 @@ def drive(config: StudyConfig, name: str, saved: Path) -> bool:
     env, _ = default_environment(policy.contract)
     for cell in todo:
         results, _ = evaluate(policy, "vla/Tabletop-v0", env, config.episodes, [cell], seed=config.seed)
-        add_rows(config, "episodes.csv", [_row(name, cell, r) for r in results], EPISODES)
+        add_rows(path, [_row(name, cell, r) for r in results], lock_of(config), EPISODES)
         print(f"{name}, {cell}: {sum(r.success for r in results)} of {len(results)}", flush=True)
     return True
 
@@ -76,7 +74,8 @@ def ask_all(config: StudyConfig, name: str, saved: Path) -> bool:
     from vla.module import PolicyModule
     from vla.vqa import ask
 
-    asked = any(r["recipe"] == name for r in read_table(Path(config.out) / "answers.csv", ANSWERS))
+    path = Path(config.out) / "answers.csv"
+    asked = any(r["recipe"] == name for r in read_table(path, ANSWERS))
     if config.vqa is None or not config.recipes[name].answers or asked:
         return False
     policy: Any = PolicyModule.load(saved)
@@ -84,7 +83,7 @@ def ask_all(config: StudyConfig, name: str, saved: Path) -> bool:
         {"recipe": name, "test": a.test, "key": a.key, "question": a.question, "right": int(a.right)}
         for a in ask(policy, config.vqa, config.questions)
     ]
-    add_rows(config, "answers.csv", new, ANSWERS)
+    add_rows(path, new, lock_of(config), ANSWERS)
     return True
 
 
