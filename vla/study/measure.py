@@ -16,7 +16,7 @@ from vla.tables import add_rows, read_table, write_table
 
 def lock_of(config: StudyConfig) -> Path:
     """Held by who changes the study's CSV files or report."""
-    return Path(config.runs) / "results.lock"
+    return Path(config.runs) / ".results.lock"  # no recipe is called so
 
 
 def results_alone(config: StudyConfig) -> FileLock:
