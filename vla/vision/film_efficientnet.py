@@ -63,7 +63,7 @@ class FilmEfficientNet(nn.Module):
             self.register_buffer(f"{name}_C", torch.tensor(data[name])[:, None, None], persistent=False)
         self.mean_C: torch.Tensor
         self.std_C: torch.Tensor
-        self.to(memory_format=torch.channels_last)  # depthwise convolutions on a CPU take half the time so
+        self.to(memory_format=torch.channels_last)  # depthwise convolutions on a CPU are faster so
 
     def forward(self, images_BCHW: torch.Tensor, condition_KD: torch.Tensor, owner_K: torch.Tensor) -> torch.Tensor:
         """uint8 (B, 3, H, W) and sentences (K, D), each about picture ``owner_K[k]``, to tokens (K, N, width).
