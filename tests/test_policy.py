@@ -202,14 +202,20 @@ def test_plans_are_learned_written_and_returned(second: str) -> None:
     assert np.abs(actions - batch.actions_KHA[[0, 3]].numpy()).max() <= 1.0 / 128
 
 
-def test_an_empty_plan_is_no_error() -> None:
-    policy, batch = make_policy(head=PLAN), robot_batch(rows=2)
-    stop = continuation(policy.decoder.tokenizer, " Action:")[0]
-    with torch.no_grad():  # the likeliest word is always the stop word
+@pytest.mark.parametrize("ends", [" Action:", "eos"])
+def test_an_empty_plan_is_no_error(ends: str) -> None:
+    """Neither where the likeliest word is always the stop word, nor where it is the end of a text and that ends plans, too."""
+    policy, batch = make_policy(head=PLAN | {"eos_ends_plan": ends == "eos"}), robot_batch(rows=2)
+    tokenizer, fed, step = policy.decoder.tokenizer, [], policy.decoder.step
+    likeliest = tokenizer.eos_token_id if ends == "eos" else continuation(tokenizer, ends)[0]
+    with torch.no_grad():
         policy.decoder.logits = lambda hidden, ids=None: (
-            torch.nn.functional.one_hot(torch.full(hidden.shape[:-1], stop), len(policy.decoder.tokenizer)).float()
+            torch.nn.functional.one_hot(torch.full(hidden.shape[:-1], likeliest), len(tokenizer)).float()
             if ids is None
             else torch.zeros(*hidden.shape[:-1], len(ids))
         )
+        policy.decoder.step = lambda state, tokens: fed.append(tokens[0].item()) or step(state, tokens)
         actions, plans = policy.predict(batch.images_BVTCHW, ["pick the banana"] * 2)
     assert actions.shape == (2, 1, 8) and plans == ["", ""]
+    word = list(continuation(tokenizer, " Action:"))
+    assert fed[: len(word)] == word and tokenizer.eos_token_id not in fed  # as in training

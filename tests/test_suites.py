@@ -17,12 +17,14 @@ from vla.data.pack import pack
 from vla.data.pictures import decode_image
 from vla.data.sources import TabletopSource, WebSource
 from vla.evaluate import Result, evaluate
+from vla.schema import ACTION_QUESTION, QA
 from vla.sim.expert import expert_command
 from vla.sim.layouts import to_action
 from vla.sim.render import DARK_TABLES, LIGHT_TABLES, TRAIN_TABLES
 from vla.sim.scene import SceneConfig
 from vla.sim.suites import CELLS, SUITES
 from vla.sim.tabletop import Tabletop
+from vla.sim.tasks import PHRASES as ROBOT_PHRASES
 from vla.suites import averages, mcnemar, read_results
 from vla.vqa import ask, by_test, is_right
 from vla.web.knowledge import concepts, splits
@@ -110,6 +112,26 @@ def test_the_web_teaches_what_the_suites_ask() -> None:
     assert min(dark) < 60 < 220 < max(dark)
     with pytest.raises(ValueError, match=r"web\.groups: unknown group 'cars'"):
         WebConfig(groups=("cars",))
+
+
+def test_the_web_may_ask_as_a_robot_is_asked_and_for_every_knowledge_alike() -> None:
+    groups = ("unseen", "digits", "icons", "flags", "people", "shapes")
+    plain = WebConfig(concepts=16, web_only=False, groups=groups, find=3, size=32, phrases=True, singles=0.1)
+    asked = replace(plain, robot_words=0.7, by_knowledge=True, alike=0.5)
+
+    def found(config: WebConfig) -> list[QA]:
+        return [q for k in range(200) for q in make_web_sample(config, 0, k).qa if q.tests.startswith("find_")]
+
+    before, behind = ACTION_QUESTION.split("{instruction}")
+    orders = [q.question.removeprefix(before).removesuffix(behind) for q in found(asked) if q.question.startswith(before)]
+    assert 0.4 < len(orders) / len(found(asked)) < 0.6  # 15 of the 21 ways are orders
+    assert not any(q.question.startswith(before) for q in found(plain))
+    starts = {p.split("{x}")[0] for p in PHRASES if p.endswith("{x}.") and not p.startswith("not")}
+    assert all(o.startswith(tuple({*starts, "give me the "})) for o in orders)
+    taught = {w for forms in ROBOT_PHRASES.values() for p in forms for w in [p.split(" the ")[0]]}
+    assert not [o for o in orders if o.split(" the ")[0] in taught]  # none is a robot's instruction
+    share = [sum(q.tests == "find_odd" for q in found(c)) / len(found(c)) for c in (plain, asked)]
+    assert share[1] > 2 * share[0] > 0
 
 
 def test_no_held_out_knowledge_in_robot_data(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+ACTION_QUESTION = "what action should the robot take to {instruction}?"  # RT-2, arXiv 2307.15818 section 3.2
+
 
 @dataclass(frozen=True)
 class ActionSpace:

@@ -54,16 +54,17 @@ class ActionWriter:
             self.grammar._sets[key] = self.grammar.vocabulary.single_ids[torch.tensor(following)]
         return self.grammar._sets[key]
 
-    def push(self, token: int) -> None:
+    def push(self, token: int) -> int:
         """Take one token."""
         vocabulary, codec = self.grammar.vocabulary, self.grammar.codec
         if vocabulary.single:
             self.symbols.append(vocabulary.symbol((token,)))
             self.done = codec.following(self.symbols) == ()
-            return
+            return token
         if token in vocabulary.starts.get(self.piece, ()):
             self.piece = (*self.piece, token)
-            return
+            return token
         self.symbols.append(vocabulary.symbol(self.piece))
         self.piece = (token,)
         self.done = token == self.grammar.eos
+        return token

@@ -11,9 +11,9 @@ import torch
 from torch.nn import functional
 
 from vla.decoders.base import Decoder, Prefix, states_of
+from vla.schema import ACTION_QUESTION
 
 PROMPT = "Q: {question} A:"
-ACTION_QUESTION = "what action should the robot take to {instruction}?"  # RT-2, arXiv 2307.15818 section 3.2
 _ANCHOR = "A:"  # what every written text stands behind
 
 
@@ -81,27 +81,29 @@ class Writer(Protocol):
         """Ids that may come next; None: any. The same tensor object for the same set, so that rows can be grouped."""
         ...
 
-    def push(self, token: int) -> None:
-        """Take the chosen token."""
+    def push(self, token: int) -> int:
+        """Take the chosen token; the one that is written (another where both mean the same here)."""
         ...
 
 
 class FreeText:
-    """Anything up to ``limit`` tokens or the token ``stop`` (which is not kept)."""
+    """Anything up to ``limit`` tokens or the token ``stop`` (which is not kept), or another that ``ends`` it, for which ``stop`` is written."""
 
-    def __init__(self, stop: int, limit: int) -> None:
-        self.stop, self.limit, self.done = stop, limit, limit < 1
+    def __init__(self, stop: int, limit: int, ends: int | None = None) -> None:
+        self.stop, self.limit, self.ends, self.done = stop, limit, ends, limit < 1
         self.tokens: list[int] = []
 
     def allowed(self) -> None:
         """The whole vocabulary."""
         return None
 
-    def push(self, token: int) -> None:
+    def push(self, token: int) -> int:
         """Keep the token, or stop at it."""
-        if token != self.stop:
-            self.tokens.append(token)
-        self.done = token == self.stop or len(self.tokens) >= self.limit
+        written = self.stop if token == self.ends else token
+        if written != self.stop:
+            self.tokens.append(written)
+        self.done = written == self.stop or len(self.tokens) >= self.limit
+        return written
 
 
 @torch.no_grad()
@@ -121,8 +123,7 @@ def write(decoder: Decoder, prefix: Prefix, prompts: Sequence[str], writers: Seq
             legal = None if ids is None else ids.to(hidden.device)
             best = decoder.logits(some, legal).argmax(-1)
             for row, token in zip(rows, (best if legal is None else legal[best]).tolist(), strict=True):
-                chosen[row] = token
-                writers[row].push(token)
+                chosen[row] = writers[row].push(token)
         if all(w.done for w in writers):
             return
         hidden = decoder.step(state, torch.tensor(chosen, device=hidden.device))

@@ -29,16 +29,19 @@ class TokenHead(nn.Module):
         see ``ActionVocabulary``. plan: write the step's plan before the action (chain of thought, section 4.4): ``<plan> Action: 1 128 …``; the
         plan is decoded freely, the action from legal tokens only. plan_optional: rows without a plan go straight to "Action:" (robots with
         plans beside robots without); else they are an error. plan_word: what stands before a plan ("Plan:", or nothing). plan_tokens: at most so many. rivals: the words that compete
-        with the right one in the loss: all of the vocabulary, or the robot's own (see ``OwnWords``). ids: for ``overwrite``: which ids (written by saving; else they are counted).
+        with the right one in the loss: all of the vocabulary, or the robot's own (see ``OwnWords``). eos_ends_plan: an end of text is taken for the end of the
+        plan (for web answers of the same form, which do not go on with an action). ids: for ``overwrite``: which ids (written by saving; else they are counted).
     """
 
     def __init__(
         self, codec: Annotated[dict[str, Any], Slot("codec")] | None = None, assign: Assignment = "integers", plan: bool = False, plan_word: str = "",
-        plan_tokens: int = 8, plan_optional: bool = False, rivals: Rivals = "all", ids: list[int] | None = None, *, decoder: Any, action_dim: int, horizon: int, quantiles: torch.Tensor | None = None,
+        plan_tokens: int = 8, plan_optional: bool = False, rivals: Rivals = "all", eos_ends_plan: bool = False,
+        ids: list[int] | None = None, *, decoder: Any, action_dim: int, horizon: int, quantiles: torch.Tensor | None = None,
         chunks: torch.Tensor | None = None, words: Counter[str] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.plan, self.plan_word, self.plan_tokens, self.plan_optional = plan, plan_word, plan_tokens, plan_optional
+        self.ends = decoder.tokenizer.eos_token_id if eos_ends_plan else None
         self.codec = build(
             "codec",
             codec or {"name": "uniform"},
@@ -143,7 +146,7 @@ class _PlanThenAction:
         self.free: FreeText | None = None
         if head.plan:
             word = list(continuation(tokenizer, f" {ACTION_WORD}"))
-            self.rest, self.free = word[1:], FreeText(word[0], head.plan_tokens)
+            self.rest, self.free = word[1:], FreeText(word[0], head.plan_tokens, head.ends)
             self.word = word
             self.forced = list(continuation(tokenizer, f" {head.plan_word}")) if head.plan_word else []
 
@@ -161,12 +164,12 @@ class _PlanThenAction:
             return self.grammar.ids((self.forced[0],))
         return None if self.free and not self.free.done else self.action.allowed()
 
-    def push(self, token: int) -> None:
+    def push(self, token: int) -> int:
         if self.forced:
-            self.forced.pop(0)
-        elif self.free and not self.free.done:
-            self.free.push(token)
+            return self.forced.pop(0)
+        if self.free and not self.free.done:
+            token = self.free.push(token)
             if self.free.done:  # the rest of the stop word, or all of it when the plan was cut off
                 self.forced = list(self.rest if token == self.free.stop else self.word)
-        else:
-            self.action.push(token)
+            return token
+        return self.action.push(token)

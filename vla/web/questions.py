@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from vla.data.pictures import encode_image
-from vla.schema import QA, WebSample
+from vla.schema import ACTION_QUESTION, QA, WebSample
 from vla.sim.render import VIEW, background, draw_gripper, sample_look, tile_sprite
 from vla.sim.world import HOVER_Z, Gripper
 from vla.web.knowledge import Concept, concepts, countries, keywords, robot_concepts, splits, translated_name
@@ -18,8 +18,6 @@ from vla.web.pictures import STYLES, picture
 from vla.web.refer import LANGUAGES, colour_scene, kind_of, references
 
 WEB_GROUPS = ("unseen", "digits", "icons", "flags", "people", "shapes")
-_COLOURED = 0.15  # share of larger scenes, where things are to be found and there are shapes, that are about their colours
-_ALIKE = 0.25  # share of larger scenes, where things are to be found, in which all but one are of a kind
 FIND = "find the {x}."
 PHRASES = (  # other words for the same question; none is a robot's instruction
     FIND, "locate the {x}.", "point at the {x}.", "show me the {x}.", "look at the {x}.", "look for the {x}.", "touch the {x}.", "choose the {x}.",
@@ -35,7 +33,10 @@ TESTS = ("name", "where", "what_at", "kind", "count", "list", "hand", "fact", "f
 class WebConfig:
     """pictures: inclusive range per scene; singles: share of one-picture scenes; concepts: how many robot concepts are included;
     web_only: whether the objects no robot ever sees are included; groups: further groups of ``splits.json`` (``unseen``, ``digits``, ...); facts: questions
-    in words only a scene; find: questions a scene that say otherwise than by name what is to be found ("find the fruit."), answered with name and place; on_table: share of scenes whose pictures are tiles on a table, mostly with the robot's hand above it
+    in words only a scene; find: questions a scene that say otherwise than by name what is to be found ("find the fruit."), answered with name and place, phrases: in many
+    words; robot_words: share of them asked as a robot is ("what action should the robot take to find the fruit?"), which is answered alike;
+    by_knowledge: what must be known is chosen first and then a picture (else a picture first); alike, coloured: shares of scenes of three and more pictures, where things are to be found, in which all
+    but one are of a kind, or that are about shapes' colours (where there are shapes); on_table: share of scenes whose pictures are tiles on a table, mostly with the robot's hand above it
     (RT-2 for Language-Table was co-trained to say where the arm is, too), instead of loose pictures; size: px."""
 
     pictures: tuple[int, int] = (1, 4)
@@ -46,6 +47,10 @@ class WebConfig:
     facts: int = 1
     find: int = 0
     phrases: bool = False
+    robot_words: float = 0.0
+    by_knowledge: bool = False
+    alike: float = 0.25
+    coloured: float = 0.15
     any_background: bool = False
     on_table: float = 0.5
     size: int = 64
@@ -93,9 +98,9 @@ def _compose(config: WebConfig, rng: np.random.Generator) -> tuple[np.ndarray, l
     low, high = config.pictures
     n = 1 if rng.random() < config.singles else int(rng.integers(low, high + 1))
     keys = rng.choice(config.pool(), n, replace=False)
-    if config.find and n >= 3 and rng.random() < _ALIKE:
+    if config.find and n >= 3 and rng.random() < config.alike:
         keys = _odd_one_out(config, n, rng)
-    if config.find and "shapes" in config.groups and n >= 3 and rng.random() < _COLOURED:
+    if config.find and "shapes" in config.groups and n >= 3 and rng.random() < config.coloured:
         keys = np.array(colour_scene(rng))
     px = config.size * 2
     on_table = rng.random() < config.on_table
@@ -159,15 +164,19 @@ def _ask(test: str, shown: list[_Shown], rng: np.random.Generator, one: _Shown |
 
 def _find(config: WebConfig, shown: list[_Shown], rng: np.random.Generator) -> QA:
     """One picture to be found by something that fits it alone; kinds of knowledge come equally often, whatever their number of phrases."""
-    which = int(rng.integers(len(shown)))
-    by_test: dict[str, list[str]] = {}
-    for reference in references([s.concept.key for s in shown], which):
-        by_test.setdefault(reference.test, []).append(reference.text)
+    keys = [s.concept.key for s in shown]
+    by_test: dict[str, list[tuple[_Shown, str]]] = {}
+    for which in range(len(shown)) if config.by_knowledge else [int(rng.integers(len(shown)))]:
+        for reference in references(keys, which):
+            by_test.setdefault(reference.test, []).append((shown[which], reference.text))
     test = sorted(by_test)[int(rng.integers(len(by_test)))]
-    text = by_test[test][int(rng.integers(len(by_test[test])))]
-    one = shown[which]
+    one, text = by_test[test][int(rng.integers(len(by_test[test])))]
     form = PHRASES[int(rng.integers(len(PHRASES)))] if config.phrases else FIND
-    return QA(form.format(x=text), f"{one.concept.name} {_bin(one.x)} {_bin(one.y)}", f"find_{test}")
+    question = form.format(x=text)
+    order = question.endswith(".") and not question.startswith(("i would", "not the"))
+    if config.robot_words and order and rng.random() < config.robot_words:
+        question = ACTION_QUESTION.format(instruction=question[:-1])
+    return QA(question, f"{one.concept.name} {_bin(one.x)} {_bin(one.y)}", f"find_{test}")
 
 
 def _fact(config: WebConfig, rng: np.random.Generator) -> QA:
