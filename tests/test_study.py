@@ -218,7 +218,7 @@ def test_settings_are_those_of_the_configurations() -> None:
         "web only",
         "all",
         "8,000",
-        "8 web + 8 robot",
+        "8 web_varied + 8 robot",
         "64,000",
         "0.001",
         "8",

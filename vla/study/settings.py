@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from vla.config import load_config
@@ -24,8 +25,9 @@ def settings_table(config: StudyConfig) -> str:
         whole, size = sum(run.data.mixture.values()), run.train.batch_size
         parts = {n: size * w / whole for n, w in run.data.mixture.items() if w}
         robots = sum(count for n, count in parts.items() if n != "web")
+        read = " + ".join(f"{count:g} {Path(run.data.datasets[n]).name}" for n, count in parts.items())  # the data set's folder
         rows.append([
-            recipe.shown or name, start, _learning(run), f"{run.train.steps:,}", " + ".join(f"{count:g} {n}" for n, count in parts.items()), f"{run.train.steps * robots:,.0f}",
+            recipe.shown or name, start, _learning(run), f"{run.train.steps:,}", read, f"{run.train.steps * robots:,.0f}",
             f"{run.optim.lr * run.optim.factor:g}", f"{run.policy.get('robot_weight', 1.0):g}" if robots else "", str(run.train.seed),
         ])  # fmt: skip
     return markdown(HEADER, rows) if rows else ""
