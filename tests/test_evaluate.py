@@ -28,9 +28,33 @@ class Still:
         self.contract = Contract(LAYOUTS["rt2"], ("top",), (32, 32), history=history, horizon=horizon)
         self.seen: list[tuple[int, ...]] = []
 
-    def act(self, images: Any, instructions: Any) -> np.ndarray:
+    def holds_plan(self) -> bool:
+        return False
+
+    def predict(self, images: Any, instructions: Any) -> tuple[np.ndarray, list[str]]:
         self.seen.append(tuple(images.shape))
-        return np.zeros((len(instructions), self.contract.horizon, 8), np.float32)
+        return np.zeros((len(instructions), self.contract.horizon, 8), np.float32), [""] * len(instructions)
+
+
+class Holds(Still):
+    """Plans by counting; ``told`` records the plans of the step before that it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    def holds_plan(self) -> bool:
+        return True
+
+    def predict(self, images: Any, instructions: Any, before: Any = ()) -> tuple[np.ndarray, list[str]]:
+        self.told += before
+        return super().predict(images, instructions)[0], [str(len(self.told))] * len(instructions)
+
+
+def test_a_policy_that_holds_plans_is_told_that_of_the_step_before_in_the_same_episode() -> None:
+    policy = Holds()
+    rollouts(PolicyActor(policy), lambda: Tabletop(size=32, step_limit=3), [0, 1], [None, None], batch=1, progress=False)
+    assert policy.told == ["", "1", "2", "", "4", "5"]
 
 
 class Expert(PolicyActor):

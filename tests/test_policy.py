@@ -97,6 +97,9 @@ def test_numbers_behind_a_plan(tmp_path: Path) -> None:
     save_policy(policy, TINY_POLICY | {"head": config}, tmp_path / "p")
     assert np.allclose(VLAPolicy.load(tmp_path / "p").act(images, told), actions, atol=1e-5)
     head = policy.head()
+    head.hold_plan = 1000.0
+    held, kept = policy.predict(images, told, before=plans[::-1])
+    assert kept == plans[::-1] and not np.allclose(held, actions, atol=1e-3)  # and the action is the held plan's
     told_other = head.action.predict(_Told(policy.decoder, plans[::-1]), policy.prefix(images, "robot"), told).unit_BHA
     assert not torch.allclose(told_other, policy.normaliser()(torch.from_numpy(actions)).float(), atol=1e-3)
     with pytest.raises(ValueError, match="needs a plan for every step"):
@@ -200,6 +203,17 @@ def test_plans_are_learned_written_and_returned(second: str) -> None:
     actions, plans = policy.predict(batch.images_BVTCHW, [batch.instructions[0], batch.instructions[3]])
     assert plans == ["12 200", second]
     assert np.abs(actions - batch.actions_KHA[[0, 3]].numpy()).max() <= 1.0 / 128
+    told = batch.images_BVTCHW, [batch.instructions[0], batch.instructions[3]]
+    for nats, kept in (
+        (0.0, "12 200"),
+        (1.0, "12 200"),
+        (1000.0, "97 31"),
+    ):  # the policy is surer of its plan than one nat, not than a thousand
+        policy.head().hold_plan = nats
+        assert policy.holds_plan() == (nats > 0)
+        held, plans = policy.predict(*told, before=["97 31", ""])
+        assert plans == [kept, second] and np.allclose(held[1], actions[1])  # whoever had no plan has a new one
+    assert policy.predict(*told, before=["12 200", second])[1] == ["12 200", second]
 
 
 @pytest.mark.parametrize("ends", [" Action:", "eos"])

@@ -68,9 +68,12 @@ class Feels:
         self.contract = Contract(LAYOUTS["rt2"], ("top",), (32, 32), history=3, state_dim=7)
         self.seen: list[torch.Tensor] = []
 
-    def act(self, images: Any, instructions: Any, state_BTP: torch.Tensor) -> np.ndarray:
+    def holds_plan(self) -> bool:
+        return False
+
+    def predict(self, images: Any, instructions: Any, state_BTP: torch.Tensor) -> tuple[np.ndarray, list[str]]:
         self.seen.append(state_BTP[0])
-        return np.full((len(instructions), 1, 8), 0.01, np.float32)
+        return np.full((len(instructions), 1, 8), 0.01, np.float32), [""] * len(instructions)
 
 
 def test_states_of_the_past_come_in_order_and_begin_with_the_first() -> None:

@@ -33,12 +33,35 @@ class Sums:
     def __init__(self, cameras: tuple[str, ...] = ("top",), history: int = 1, horizon: int = 1, state_dim: int = 0) -> None:
         self.contract = Contract(LAYOUTS["rt2"], cameras, (8, 8), history=history, horizon=horizon, state_dim=state_dim)
 
-    def act(self, images: torch.Tensor, instructions: list[str], state_BTP: torch.Tensor | None = None) -> np.ndarray:
+    def holds_plan(self) -> bool:
+        return False
+
+    def predict(
+        self, images: torch.Tensor, instructions: list[str], state_BTP: torch.Tensor | None = None
+    ) -> tuple[np.ndarray, list[str]]:
         assert images.shape[1:] == (len(self.contract.cameras), self.contract.history, 3, 8, 8)
         out = np.zeros((1, self.contract.horizon, 8), np.float32)
         out[0, :, :3] = images[0].float().mean((1, 2, 3, 4))[0], images[0, 0, 0].float().mean(), len(instructions[0])
         out[0, :, 3] = 0 if state_BTP is None else float(state_BTP.sum())
-        return out
+        return out, [""]
+
+
+class Plans(Sums):
+    """Holds plans, and says in them how many it was told."""
+
+    def holds_plan(self) -> bool:
+        return True
+
+    def predict(self, images: Any, instructions: Any, state_BTP: Any = None, before: Any = ()) -> tuple[np.ndarray, list[str]]:
+        actions = super().predict(images, instructions, state_BTP)[0]
+        actions[0, :, 4] = int(before[0] or 0)
+        return actions, [str(int(before[0] or 0) + 1)]
+
+
+def test_a_client_s_last_plan_is_told_to_policies_that_hold_plans_while_it_asks_for_the_same() -> None:
+    engine, session = Engine(Plans()), Session()  # type: ignore[arg-type]
+    asked = [engine.infer({"top": PICTURE}, text, session)[0][0, 4] for text in ("pick", "pick", "pick", "push", "push")]
+    assert asked == [0, 1, 2, 0, 1] and engine.infer({"top": PICTURE}, "push", None)[0][0, 4] == 0
 
 
 def client(**kind: Any) -> TestClient:

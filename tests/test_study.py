@@ -41,6 +41,7 @@ def test_a_study_runs_once_and_reports(tiny_run: dict[str, Any], tiny_data: dict
         "recipes": {
             "web": {"config": "run.yaml", "change": ["data.mixture={web: 1.0, robot: 0.0}"], "acts": False, "keep": True},
             "both": {"config": "run.yaml", "after": "web", "shown": "co-fine-tuned", "at": 0.5},
+            "held": {"of": "both", "hold_plan": 8.0, "answers": False},
             "same": {"policy": str(tmp_path / "runs/both/policy"), "at": 1.0},
         },
         "cells": ["seen", "symbol"], "episodes": 1, "seed": 77, "vqa": tiny_data["web"], "questions": 6, "pairs": [["both", "same"]],
@@ -52,13 +53,13 @@ def test_a_study_runs_once_and_reports(tiny_run: dict[str, Any], tiny_data: dict
     assert not (tmp_path / "out/episodes.csv").exists() and (tmp_path / "out/report.md").is_file()
     run_study(str(path), [], [], False)
     rows = read_table(tmp_path / "out/episodes.csv", EPISODES)
-    assert [(r["recipe"], r["cell"]) for r in rows] == [(n, c) for n in ("both", "same") for c in ("seen", "symbol")]
+    assert [(r["recipe"], r["cell"]) for r in rows] == [(n, c) for n in ("both", "held", "same") for c in ("seen", "symbol")]
     assert {r["seed"] for r in rows} == {"77"}
-    assert [r["success"] for r in rows[:2]] == [r["success"] for r in rows[2:]]  # the same policy, the same episodes
+    assert [r["success"] for r in rows[:2]] == [r["success"] for r in rows[4:]]  # the same policy, the same episodes
     text = (tmp_path / "out/report.md").read_text()
     assert "| co-fine-tuned | same | seen | 1 |" in text and "| web |" in text
     times = read_table(tmp_path / "out/latency.csv", TIMES)
-    assert [(r["recipe"], r["at"]) for r in times] == [(n, str(k)) for k in range(3) for n in ("both", "same")]
+    assert [(r["recipe"], r["at"]) for r in times] == [(n, str(k)) for k in range(3) for n in ("both", "held", "same")]
     assert all(float(r["ms"]) > 0 for r in times) and "| co-fine-tuned | " in text.split("Time to one action")[1]
     assert (tmp_path / "out/curves.png").stat().st_size > 5000
     before = (tmp_path / "out/episodes.csv").stat().st_mtime_ns

@@ -73,7 +73,7 @@ def to_states(observations: Sequence[dict[str, Any]], width: int) -> torch.Tenso
 
 
 class PolicyActor:
-    """Holds each environment's history of images, states and chunks, so that any policy drives any environment.
+    """Holds each environment's history of images, states, chunks and, for policies that hold them, plans, so that any policy drives any environment.
 
     Args:
         execute: steps of a chunk that are carried out before the policy is asked again (all of them if not given).
@@ -85,11 +85,14 @@ class PolicyActor:
         self.chunks = ChunkMemory(self.contract.action_space, execute or self.contract.horizon, ensemble)
         self.frames: dict[int, list[torch.Tensor]] = {}
         self.states: dict[int, list[torch.Tensor]] = {}
+        self.plans: dict[int, str] = {}
+        self.holds = policy.holds_plan()
 
     def reset(self, slot: int) -> None:
         """Forget an environment's past."""
         self.frames.pop(slot, None)
         self.states.pop(slot, None)
+        self.plans.pop(slot, None)
         self.chunks.reset(slot)
 
     def __call__(self, slots: Sequence[int], observations: Sequence[dict[str, Any]]) -> np.ndarray:
@@ -105,8 +108,13 @@ class PolicyActor:
         if asking:
             stacked = torch.stack([torch.cat(self.frames[slots[r]], 1) for r in asking])
             told = [observations[r]["instruction"] for r in asking]
-            felt = {} if states is None else {"state_BTP": torch.stack([torch.cat(self.states[slots[r]]) for r in asking])}
-            actions = self.policy.act(stacked, told, **felt)
+            felt: dict[str, Any] = (
+                {} if states is None else {"state_BTP": torch.stack([torch.cat(self.states[slots[r]]) for r in asking])}
+            )
+            if self.holds:
+                felt["before"] = [self.plans.get(slots[r], "") for r in asking]
+            actions, plans = self.policy.predict(stacked, told, **felt)
+            self.plans |= {slots[r]: plan for r, plan in zip(asking, plans, strict=True)}
             for r, chunk in zip(asking, actions, strict=True):
                 self.chunks.add(slots[r], chunk)
         return np.stack([self.chunks.next(s) for s in slots])

@@ -47,11 +47,19 @@ class BoundPolicy:
         """Of this robot's actions."""
         return self.policy.normaliser(self.robot)
 
+    def holds_plan(self) -> bool:
+        """See ``PolicyModule.holds_plan``."""
+        return self.policy.holds_plan(self.robot)
+
     def predict(
-        self, images_BVTCHW: torch.Tensor, instructions: Sequence[str], state_BTP: torch.Tensor | None = None
+        self,
+        images_BVTCHW: torch.Tensor,
+        instructions: Sequence[str],
+        state_BTP: torch.Tensor | None = None,
+        before: Sequence[str] = (),
     ) -> tuple[np.ndarray, list[str]]:
         """See ``PolicyModule.predict``."""
-        return self.policy.predict(images_BVTCHW, instructions, self.robot, state_BTP)
+        return self.policy.predict(images_BVTCHW, instructions, self.robot, state_BTP, before)
 
     def act(self, images_BVTCHW: torch.Tensor, instructions: Sequence[str], state_BTP: torch.Tensor | None = None) -> np.ndarray:
         """See ``PolicyModule.act``."""
@@ -109,14 +117,23 @@ class PolicyModule(lightning.LightningModule):
         """What turns text (and, in whole vision-language models, pictures) into the model's input; saved with the policy."""
         raise NotImplementedError
 
+    def holds_plan(self, robot: str | None = None) -> bool:
+        """Whether the plan of the step before counts, so that whoever drives is to tell it (``before`` of ``predict``)."""
+        return False
+
     def losses(self, batch: Batch) -> Losses:
         """Of every robot's rows and of the web rows."""
         raise NotImplementedError
 
     def plan_and_act(
-        self, images_BVTCHW: torch.Tensor, instructions: list[str], robot: str, state_BTP: torch.Tensor | None = None
+        self,
+        images_BVTCHW: torch.Tensor,
+        instructions: list[str],
+        robot: str,
+        state_BTP: torch.Tensor | None = None,
+        before: Sequence[str] = (),
     ) -> Prediction:
-        """uint8 images and one instruction a row (and the measured state, for policies that look at it) to actions in [-1, 1] and plans."""
+        """uint8 images and one instruction a row (and the measured state, and the plans of the step before, for policies that look at them) to actions in [-1, 1] and plans."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -126,13 +143,15 @@ class PolicyModule(lightning.LightningModule):
         instructions: Sequence[str],
         robot: str | None = None,
         state_BTP: torch.Tensor | None = None,
+        before: Sequence[str] = (),
     ) -> tuple[np.ndarray, list[str]]:
         """uint8 images and one instruction a row to actions (B, H, A) float32 in robot units, inside the action space's bounds
         (binary dims at one of theirs), and the plan written before each (empty texts where the head writes none). robot: may be left out where there is only one.
-        state_BTP: measured state in robot units, for policies whose contract has a ``state_dim``; others leave it unread."""
+        state_BTP: measured state in robot units, for policies whose contract has a ``state_dim``; others leave it unread. before: the plan of
+        the step before in every row (an empty text where there is none), for policies that hold plans."""
         name = pick(self.contracts, robot)
         state = None if state_BTP is None else state_BTP.to(self.device)
-        made = self.plan_and_act(images_BVTCHW.to(self.device), list(instructions), name, state)
+        made = self.plan_and_act(images_BVTCHW.to(self.device), list(instructions), name, state, before)
         actions = self.normaliser(name).inverse(made.unit_BHA.float().to(self.device)).cpu().numpy()
         space, dims = self.contracts[name].action_space, self.contracts[name].relative
         if dims:  # learned as differences to the present state

@@ -137,11 +137,21 @@ class VLAPolicy(PolicyModule):
             out.web = text_loss(self.decoder, prefix, batch.web.owner_K, prompts, answers, batch.web.sees_K)
         return out
 
+    def holds_plan(self, robot: str | None = None) -> bool:
+        """See ``PolicyModule``."""
+        return getattr(self.head(robot), "hold_plan", 0.0) > 0
+
     def plan_and_act(
-        self, images_BVTCHW: torch.Tensor, instructions: list[str], robot: str, state_BTP: torch.Tensor | None = None
+        self,
+        images_BVTCHW: torch.Tensor,
+        instructions: list[str],
+        robot: str,
+        state_BTP: torch.Tensor | None = None,
+        before: Sequence[str] = (),
     ) -> Prediction:
         """See ``PolicyModule``."""
-        return self.head(robot).predict(self.decoder, self.prefix(images_BVTCHW, robot, state_BTP), instructions)
+        held = {"before": before} if before and self.holds_plan(robot) else {}
+        return self.head(robot).predict(self.decoder, self.prefix(images_BVTCHW, robot, state_BTP), instructions, **held)
 
     @torch.no_grad()
     def answer(self, images_BCHW: torch.Tensor, questions: Sequence[str], max_tokens: int = 24) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
@@ -91,8 +92,13 @@ class RT1Policy(PolicyModule):
         return out
 
     def plan_and_act(
-        self, images_BVTCHW: torch.Tensor, instructions: list[str], robot: str, state_BTP: torch.Tensor | None = None
+        self,
+        images_BVTCHW: torch.Tensor,
+        instructions: list[str],
+        robot: str,
+        state_BTP: torch.Tensor | None = None,
+        before: Sequence[str] = (),
     ) -> Prediction:
-        """See ``PolicyModule``; RT-1 does not look at the state."""
+        """See ``PolicyModule``; RT-1 does not look at the state, and has no plans."""
         owner = torch.arange(len(instructions), device=images_BVTCHW.device)
         return Prediction(self.codec.value(self.logits(images_BVTCHW, owner, instructions).argmax(-1)))

@@ -26,6 +26,11 @@ class Prefix:
         """B."""
         return len(self.tokens_BND)
 
+    def take(self, rows: Sequence[int]) -> Prefix:
+        """Of these images alone."""
+        some = [None if t is None else t[list(rows)] for t in (self.memory_BMD, self.images_BVCHW)]
+        return Prefix(self.tokens_BND[list(rows)], *some)
+
 
 @dataclass
 class Decoding:

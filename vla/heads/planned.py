@@ -12,6 +12,7 @@ from vla.config import Slot, build, register
 from vla.decoders.base import Decoder, Prefix, behind_ids, states_of
 from vla.decoders.text import FreeText, continuation, robot_prompt, token_loss, write
 from vla.heads.base import HeadLoss, Prediction
+from vla.heads.holding import staying
 from vla.heads.rivals import OwnWords, Rivals
 from vla.heads.token import ACTION_WORD
 from vla.schema import ActionSpace, RobotBatch
@@ -55,17 +56,17 @@ class PlannedHead(nn.Module):
     In training the true plan is read once, for its own loss and for the action behind it.
 
     Args:
-        action: slot: ``regression``, ``mixture``, ``flow`` or ``classification``. plan_tokens: at most so many. rivals: as ``token``'s.
+        action: slot: ``regression``, ``mixture``, ``flow`` or ``classification``. plan_tokens: at most so many. rivals, hold_plan: as ``token``'s.
     """
 
     def __init__(
-        self, action: Annotated[dict[str, Any], Slot("head")], plan_tokens: int = 16, rivals: Rivals = "all", *, decoder: Any, action_dim: int, action_space: ActionSpace,
+        self, action: Annotated[dict[str, Any], Slot("head")], plan_tokens: int = 16, rivals: Rivals = "all", hold_plan: float = 0.0, *, decoder: Any, action_dim: int, action_space: ActionSpace,
         horizon: int,
     ) -> None:  # fmt: skip
         super().__init__()
         if action["name"] in ("token", "planned"):
             raise ValueError(f"head.action={action['name']}: it writes text itself; use head.name=token with head.plan=true")
-        self.plan_tokens = plan_tokens
+        self.plan_tokens, self.hold_plan = plan_tokens, hold_plan
         self.own_words = OwnWords(decoder) if rivals == "own" else None
         self.action = build(
             "head", action, "head.action", decoder=decoder, action_dim=action_dim, action_space=action_space, horizon=horizon
@@ -87,10 +88,13 @@ class PlannedHead(nn.Module):
         plan = token_loss(decoder, told.plan_MD, told.thoughts, None if self.own_words is None else self.own_words(told.thoughts))
         return HeadLoss(torch.cat([plan.loss_M, made.loss_M]), torch.cat([plan.text_M, made.segment_M]), made.unit_KHA)
 
-    def predict(self, decoder: Decoder, prefix: Prefix, instructions: list[str]) -> Prediction:
-        """The plan greedily, then the action behind it."""
+    def predict(self, decoder: Decoder, prefix: Prefix, instructions: list[str], before: Sequence[str] = ()) -> Prediction:
+        """The plan greedily, then the action behind it. before: as ``token``'s."""
         stop = continuation(decoder.tokenizer, f" {ACTION_WORD}")[0]
         writers = [FreeText(stop, self.plan_tokens) for _ in instructions]
-        write(decoder, prefix, [robot_prompt(i) for i in instructions], writers)
+        prompts = [robot_prompt(i) for i in instructions]
+        write(decoder, prefix, prompts, writers)
         plans = [decoder.tokenizer.decode(w.tokens).strip() for w in writers]
+        for row in staying(decoder, prefix, prompts, before, plans, ACTION_WORD, self.hold_plan) if before else []:
+            plans[row] = before[row]
         return Prediction(self.action.predict(_Told(decoder, plans), prefix, instructions).unit_BHA, plans)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
@@ -14,6 +15,7 @@ from vla.config import Slot, build, register
 from vla.decoders.base import Decoder, Prefix
 from vla.decoders.text import FreeText, TextLoss, continuation, robot_prompt, text_loss, write
 from vla.heads.base import HeadLoss, Prediction
+from vla.heads.holding import staying
 from vla.heads.rivals import OwnWords, Rivals
 from vla.schema import RobotBatch
 
@@ -30,18 +32,18 @@ class TokenHead(nn.Module):
         plan is decoded freely, the action from legal tokens only. plan_optional: rows without a plan go straight to "Action:" (robots with
         plans beside robots without); else they are an error. plan_word: what stands before a plan ("Plan:", or nothing). plan_tokens: at most so many. rivals: the words that compete
         with the right one in the loss: all of the vocabulary, or the robot's own (see ``OwnWords``). eos_ends_plan: an end of text is taken for the end of the
-        plan (for web answers of the same form, which do not go on with an action). ids: for ``overwrite``: which ids (written by saving; else they are counted).
+        plan (for web answers of the same form, which do not go on with an action). hold_plan: nats by which a plan must be likelier than that of the step before to replace it (0: always). ids: for ``overwrite``: which ids (written by saving; else they are counted).
     """
 
     def __init__(
         self, codec: Annotated[dict[str, Any], Slot("codec")] | None = None, assign: Assignment = "integers", plan: bool = False, plan_word: str = "",
-        plan_tokens: int = 8, plan_optional: bool = False, rivals: Rivals = "all", eos_ends_plan: bool = False,
+        plan_tokens: int = 8, plan_optional: bool = False, rivals: Rivals = "all", eos_ends_plan: bool = False, hold_plan: float = 0.0,
         ids: list[int] | None = None, *, decoder: Any, action_dim: int, horizon: int, quantiles: torch.Tensor | None = None,
         chunks: torch.Tensor | None = None, words: Counter[str] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.plan, self.plan_word, self.plan_tokens, self.plan_optional = plan, plan_word, plan_tokens, plan_optional
-        self.ends = decoder.tokenizer.eos_token_id if eos_ends_plan else None
+        self.ends, self.hold_plan = decoder.tokenizer.eos_token_id if eos_ends_plan else None, hold_plan
         self.codec = build(
             "codec",
             codec or {"name": "uniform"},
@@ -125,10 +127,17 @@ class TokenHead(nn.Module):
         before = f" {self.plan_word}" if self.plan_word else ""
         return [list(continuation(decoder.tokenizer, f"{before}{' ' + p if p else ''} {ACTION_WORD}")) for p in plans]
 
-    def predict(self, decoder: Decoder, prefix: Prefix, instructions: list[str]) -> Prediction:
-        """Greedy; the plan free, the action from legal tokens only."""
+    def predict(self, decoder: Decoder, prefix: Prefix, instructions: list[str], before: Sequence[str] = ()) -> Prediction:
+        """Greedy; the plan free, the action from legal tokens only. before: plans of the step before (empty texts: none), if they are to be held."""
+        prompts = [robot_prompt(i) for i in instructions]
         writers = [_PlanThenAction(self, decoder.tokenizer) for _ in instructions]
-        write(decoder, prefix, [robot_prompt(i) for i in instructions], writers)
+        write(decoder, prefix, prompts, writers)
+        rows = staying(decoder, prefix, prompts, before, [w.plan for w in writers], ACTION_WORD, self.hold_plan) if before else []
+        if rows:
+            again = [_PlanThenAction(self, decoder.tokenizer, before[r]) for r in rows]
+            write(decoder, prefix.take(rows), [prompts[r] for r in rows], again)
+            for row, writer in zip(rows, again, strict=True):
+                writers[row] = writer
         return Prediction(self.codec.decode([w.action.symbols for w in writers]), [w.plan for w in writers])
 
     def text(self, unit_HA: torch.Tensor) -> str:
@@ -137,14 +146,17 @@ class TokenHead(nn.Module):
 
 
 class _PlanThenAction:
-    """One row: free text up to the word "Action:" (if plans are wanted), then that word, then the action."""
+    """One row: free text up to the word "Action:" (if plans are wanted; or ``plan``), then that word, then the action."""
 
-    def __init__(self, head: TokenHead, tokenizer: Any) -> None:
+    def __init__(self, head: TokenHead, tokenizer: Any, plan: str = "") -> None:
         self.action = ActionWriter(head.grammar)
         self.tokenizer, self.grammar = tokenizer, head.grammar
         self.forced: list[int] = []
         self.free: FreeText | None = None
-        if head.plan:
+        self.given = plan
+        if plan:
+            self.forced = list(continuation(tokenizer, f" {plan} {ACTION_WORD}"))
+        elif head.plan:
             word = list(continuation(tokenizer, f" {ACTION_WORD}"))
             self.rest, self.free = word[1:], FreeText(word[0], head.plan_tokens, head.ends)
             self.word = word
@@ -157,7 +169,7 @@ class _PlanThenAction:
     @property
     def plan(self) -> str:
         """What was written before the action."""
-        return self.tokenizer.decode(self.free.tokens).strip() if self.free else ""
+        return self.tokenizer.decode(self.free.tokens).strip() if self.free else self.given
 
     def allowed(self) -> torch.Tensor | None:
         if self.forced:

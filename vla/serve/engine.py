@@ -24,10 +24,11 @@ class RequestError(ValueError):
 
 @dataclass
 class Session:
-    """One client's past: pictures and states of the frames before, for policies that look at several."""
+    """One client's past: pictures and states of the frames before, for policies that look at several; the last plan and what it was for, for those that hold it."""
 
     images: list[np.ndarray] = field(default_factory=list)
     states: list[np.ndarray] = field(default_factory=list)
+    plan: tuple[str, str] = ("", "")
 
 
 class Engine:
@@ -68,7 +69,7 @@ class Engine:
         past = session or Session()
         frame = np.stack([self._picture(observation, camera) for camera in self.contract.cameras])  # V C H W
         images = [*(past.images or [frame] * (history - 1)), frame][-history:]
-        felt: dict[str, torch.Tensor] = {}
+        felt: dict[str, Any] = {}
         states: list[np.ndarray] = []
         if self.contract.state_dim:
             now = self._state(observation)
@@ -76,9 +77,15 @@ class Engine:
             felt = {"state_BTP": torch.from_numpy(np.stack(states))[None]}
         start = time.perf_counter()
         with self._lock:
-            actions = self.policy.act(torch.from_numpy(np.stack(images, 1))[None], [instruction], **felt)[0]
-        past.images, past.states = images, states  # only a request that was answered is part of the past
-        return actions, 1000 * (time.perf_counter() - start)
+            if self.policy.holds_plan():
+                felt["before"] = [past.plan[1] if past.plan[0] == instruction else ""]
+            actions, plans = self.policy.predict(torch.from_numpy(np.stack(images, 1))[None], [instruction], **felt)
+        past.images, past.states, past.plan = (
+            images,
+            states,
+            (instruction, plans[0]),
+        )  # only a request that was answered is part of the past
+        return actions[0], 1000 * (time.perf_counter() - start)
 
     def _named(self, observation: Mapping[str, Any], name: str) -> Any:
         """By the full name, or by the last part of a slash-separated one."""

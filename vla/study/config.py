@@ -17,24 +17,26 @@ TIMES = ("recipe", "at", "ms")
 @dataclass(frozen=True)
 class Recipe:
     """config: YAML of a run, relative to the study's file; change: ``key=value`` changes; after: the recipe whose policy it starts from; policy: a saved policy,
-    which is tested as it is instead; acts: whether it is driven (a web stage is only asked); answers: whether it is asked questions (RT-1 has no words);
+    which is tested as it is instead; of: the recipe whose policy is driven, otherwise; acts: whether it is driven (a web stage is only asked); answers: whether it is asked questions (RT-1 has no words);
     keep: copy its policy into the study's folder, so that a fresh clone need not train it for what starts from it; shown: how tables call it (its name if
-    not given); drawn: whether it has bars in the figure; at: where it stands on the study's axis."""
+    not given); hold_plan: its head's ``hold_plan`` while it is driven; drawn: whether it has bars in the figure; at: where it stands on the study's axis."""
 
     config: str | None = None
     change: list[str] = field(default_factory=list)
     after: str | None = None
     policy: str | None = None
+    of: str | None = None
     acts: bool = True
     answers: bool = True
     keep: bool = False
     shown: str | None = None
     drawn: bool = True
+    hold_plan: float | None = None
     at: float | None = None
 
     def __post_init__(self) -> None:
-        if (self.config is None) == (self.policy is None):
-            raise ValueError("a recipe has either config (a run) or policy (a saved policy)")
+        if sum(source is not None for source in (self.config, self.policy, self.of)) != 1:
+            raise ValueError("a recipe has either config (a run), policy (a saved policy) or of (another recipe)")
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,11 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
     config: StudyConfig = load_config(path, overrides, StudyConfig)
     before: list[str] = []
     for name, recipe in config.recipes.items():
-        if recipe.after is not None and recipe.after not in before:
-            raise ConfigError(
-                f"{path}: recipes.{name}.after={recipe.after!r}: no recipe above it has this name ({', '.join(before) or 'none'})"
-            )
+        for key, other in (("after", recipe.after), ("of", recipe.of)):
+            if other is not None and other not in before:
+                raise ConfigError(
+                    f"{path}: recipes.{name}.{key}={other!r}: no recipe above it has this name ({', '.join(before) or 'none'})"
+                )
         before.append(name)
     for pair in config.pairs:
         for name in pair:
@@ -95,6 +98,8 @@ def policy_of(config: StudyConfig, name: str) -> Path:
     """Where a recipe's policy is, or will be."""
     recipe = config.recipes[name]
     made, kept = Path(config.runs) / name / "policy", Path(config.out) / name
+    if recipe.of:
+        return policy_of(config, recipe.of)
     if recipe.policy:
         return Path(recipe.policy)
     return kept if recipe.keep and kept.is_dir() and not made.is_dir() else made

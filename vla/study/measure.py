@@ -40,9 +40,18 @@ def _driven_elsewhere(config: StudyConfig, name: str, cells: Sequence[str]) -> l
     return found
 
 
+def _loaded(config: StudyConfig, name: str, saved: Path) -> Any:
+    """A recipe's policy, bound to the study's robot, as it is to be driven."""
+    from vla.module import PolicyModule
+
+    module: Any = PolicyModule.load(saved)
+    if config.recipes[name].hold_plan is not None:
+        module.head(config.robot).hold_plan = config.recipes[name].hold_plan
+    return module.robot(config.robot)
+
+
 def drive(config: StudyConfig, name: str, saved: Path) -> bool:
     """The cells that have no episodes yet, each written when it is whole; whether there were any."""
-    from vla.module import PolicyModule
     from vla.report import default_environment
 
     path = Path(config.out) / "episodes.csv"
@@ -56,7 +65,7 @@ def drive(config: StudyConfig, name: str, saved: Path) -> bool:
     todo = [c for c in missing if c not in {r["cell"] for r in known}]
     if not todo:
         return True
-    policy = PolicyModule.load(saved).robot(config.robot)
+    policy = _loaded(config, name, saved)
     env, _ = default_environment(policy.contract)
     for cell in todo:
         results, _ = evaluate(policy, "vla/Tabletop-v0", env, config.episodes, [cell], seed=config.seed)
@@ -90,7 +99,6 @@ def ask_all(config: StudyConfig, name: str, saved: Path) -> bool:
 def time_actions(config: StudyConfig) -> bool:
     """One picture at a time through every policy that acts, in turns so that a busy machine slows all alike; whether there was anything to time."""
     from vla.evaluate import PolicyActor
-    from vla.module import PolicyModule
     from vla.report import default_environment
     from vla.sim.tabletop import Tabletop
 
@@ -98,7 +106,7 @@ def time_actions(config: StudyConfig) -> bool:
     names = [n for n, r in config.recipes.items() if r.acts and policy_of(config, n).is_dir()]
     if not config.latency or {r["recipe"] for r in read_table(path, TIMES)}.issuperset(names):
         return False
-    actors = {n: PolicyActor(PolicyModule.load(policy_of(config, n)).robot(config.robot), execute=1) for n in names}
+    actors = {n: PolicyActor(_loaded(config, n, policy_of(config, n)), execute=1) for n in names}
     env = Tabletop(**default_environment(next(iter(actors.values())).contract)[0])
     rows = []
     for k in range(config.latency + 1):

@@ -47,7 +47,7 @@ def needed(config: StudyConfig, names: Sequence[str]) -> list[str]:
     for name in reversed(list(config.recipes)):
         if name in names and untested(config, name):
             found.add(name)
-        before = config.recipes[name].after
+        before = config.recipes[name].after or config.recipes[name].of
         if name in found and before and not policy_of(config, name).is_dir() and not policy_of(config, before).is_dir():
             found.add(before)
     return [n for n in config.recipes if n in found]
@@ -78,7 +78,7 @@ def _can_start(config: StudyConfig, name: str) -> bool:
     Raises:
         ConfigError: it starts from a saved policy that is not there.
     """
-    before = config.recipes[name].after
+    before = config.recipes[name].after or config.recipes[name].of
     if before is None or policy_of(config, name).is_dir() or policy_of(config, before).is_dir():
         return True
     if config.recipes[before].policy:
