@@ -187,7 +187,10 @@ def test_free_answers_are_text() -> None:
 
 @pytest.mark.parametrize("second", ["97 31", ""], ids=["all have plans", "one has none"])
 def test_plans_are_learned_written_and_returned(second: str) -> None:
-    policy, batch = make_policy(head=PLAN | {"plan_optional": not second}), robot_batch(rows=2)
+    policy, batch = (
+        make_policy(head=PLAN | {"plan_optional": not second, "plan_word": "Plan:" if second else ""}),
+        robot_batch(rows=2),
+    )
     if second:
         with pytest.raises(ValueError, match=r"head\.plan=true needs a plan for every step"):
             robot_loss(policy, replace(batch, plans=["", "97 31"] * 2))

@@ -119,6 +119,12 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     study({"a": {"config": "x.yaml", "policy": "p"}})
     with pytest.raises(ConfigError, match="either config"):
         load_study(path)
+    study({"a": {"policy": "p", "hold_plan": 8.0}})
+    with pytest.raises(ConfigError, match="give of"):
+        load_study(path)
+    study({"a": {"policy": "p"}, "b": {"of": "c", "hold_plan": 8.0}})
+    with pytest.raises(ConfigError, match=r"recipes\.b\.of='c': no recipe above it"):
+        load_study(path)
     study({"a": {"policy": "p"}}, pairs=[["a", "c"]])
     with pytest.raises(ConfigError, match="pairs: unknown recipe 'c'"):
         load_study(path)

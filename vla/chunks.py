@@ -1,10 +1,24 @@
-"""Chunks of actions to single actions: carried out in a row, or averaged over all chunks that speak of a step."""
+"""What is remembered from one asking of a policy to the next: chunks of actions (carried out in a row, or averaged over all that speak of a step), and the plan."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from vla.schema import ActionSpace
+
+
+@dataclass(frozen=True)
+class LastPlan:
+    """A plan and the instruction that it was for."""
+
+    instruction: str = ""
+    plan: str = ""
+
+    def before(self, instruction: str) -> str:
+        """What counts as the plan of the step before: none (an empty text) where something else was asked."""
+        return self.plan if self.instruction == instruction else ""
 
 
 class ChunkMemory:

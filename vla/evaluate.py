@@ -14,7 +14,7 @@ import torch
 from rich.progress import Progress
 
 import vla.sim.tabletop  # noqa: F401  registers vla/Tabletop-v0
-from vla.chunks import ChunkMemory
+from vla.chunks import ChunkMemory, LastPlan
 from vla.data.manifest import write_json
 from vla.sim.adapt import ImageEnvironment
 
@@ -85,7 +85,7 @@ class PolicyActor:
         self.chunks = ChunkMemory(self.contract.action_space, execute or self.contract.horizon, ensemble)
         self.frames: dict[int, list[torch.Tensor]] = {}
         self.states: dict[int, list[torch.Tensor]] = {}
-        self.plans: dict[int, str] = {}
+        self.plans: dict[int, LastPlan] = {}
         self.holds = policy.holds_plan()
 
     def reset(self, slot: int) -> None:
@@ -112,9 +112,9 @@ class PolicyActor:
                 {} if states is None else {"state_BTP": torch.stack([torch.cat(self.states[slots[r]]) for r in asking])}
             )
             if self.holds:
-                felt["before"] = [self.plans.get(slots[r], "") for r in asking]
+                felt["before"] = [self.plans.get(slots[r], LastPlan()).before(text) for r, text in zip(asking, told, strict=True)]
             actions, plans = self.policy.predict(stacked, told, **felt)
-            self.plans |= {slots[r]: plan for r, plan in zip(asking, plans, strict=True)}
+            self.plans |= {slots[r]: LastPlan(*last) for r, *last in zip(asking, told, plans, strict=True)}
             for r, chunk in zip(asking, actions, strict=True):
                 self.chunks.add(slots[r], chunk)
         return np.stack([self.chunks.next(s) for s in slots])

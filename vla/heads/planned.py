@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -24,7 +25,7 @@ class _Told:
 
     def __init__(self, decoder: Decoder, plans: Sequence[str]) -> None:
         self.decoder = decoder
-        self.thoughts = [list(continuation(decoder.tokenizer, after(p))) for p in plans]
+        self.thoughts = [written(decoder, p) for p in plans]
         self.plan_MD: torch.Tensor | None = None
 
     def read(
@@ -47,6 +48,11 @@ class _Told:
 def after(plan: str) -> str:
     """What stands between the prompt and the action."""
     return f" {plan} {ACTION_WORD}" if plan else f" {ACTION_WORD}"
+
+
+def written(decoder: Decoder, plan: str) -> list[int]:
+    """Token ids of the same."""
+    return list(continuation(decoder.tokenizer, after(plan)))
 
 
 @register("head", "planned")
@@ -95,6 +101,6 @@ class PlannedHead(nn.Module):
         prompts = [robot_prompt(i) for i in instructions]
         write(decoder, prefix, prompts, writers)
         plans = [decoder.tokenizer.decode(w.tokens).strip() for w in writers]
-        for row in staying(decoder, prefix, prompts, before, plans, ACTION_WORD, self.hold_plan) if before else []:
+        for row in staying(decoder, prefix, prompts, before, plans, partial(written, decoder), self.hold_plan):
             plans[row] = before[row]
         return Prediction(self.action.predict(_Told(decoder, plans), prefix, instructions).unit_BHA, plans)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -124,15 +125,20 @@ class TokenHead(nn.Module):
             raise ValueError(
                 "head.plan=true needs a plan for every step; some of this data has none: set head.plan to false, or head.plan_optional to true"
             )
-        before = f" {self.plan_word}" if self.plan_word else ""
-        return [list(continuation(decoder.tokenizer, f"{before}{' ' + p if p else ''} {ACTION_WORD}")) for p in plans]
+        return [self.thought(decoder.tokenizer, p) for p in plans]
+
+    def thought(self, tokenizer: Any, plan: str) -> list[int]:
+        """Token ids of a plan as it stands between prompt and action."""
+        words = [self.plan_word, plan, ACTION_WORD]
+        return list(continuation(tokenizer, "".join(f" {w}" for w in words if w)))
 
     def predict(self, decoder: Decoder, prefix: Prefix, instructions: list[str], before: Sequence[str] = ()) -> Prediction:
         """Greedy; the plan free, the action from legal tokens only. before: plans of the step before (empty texts: none), if they are to be held."""
         prompts = [robot_prompt(i) for i in instructions]
         writers = [_PlanThenAction(self, decoder.tokenizer) for _ in instructions]
         write(decoder, prefix, prompts, writers)
-        rows = staying(decoder, prefix, prompts, before, [w.plan for w in writers], ACTION_WORD, self.hold_plan) if before else []
+        written = partial(self.thought, decoder.tokenizer)
+        rows = staying(decoder, prefix, prompts, before, [w.plan for w in writers], written, self.hold_plan)
         if rows:
             again = [_PlanThenAction(self, decoder.tokenizer, before[r]) for r in rows]
             write(decoder, prefix.take(rows), [prompts[r] for r in rows], again)
@@ -155,7 +161,7 @@ class _PlanThenAction:
         self.free: FreeText | None = None
         self.given = plan
         if plan:
-            self.forced = list(continuation(tokenizer, f" {plan} {ACTION_WORD}"))
+            self.forced = head.thought(tokenizer, plan)
         elif head.plan:
             word = list(continuation(tokenizer, f" {ACTION_WORD}"))
             self.rest, self.free = word[1:], FreeText(word[0], head.plan_tokens, head.ends)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from vla.chunks import LastPlan
 from vla.module import BoundPolicy
 
 MAX_SIDE = 4096  # px of a picture that is accepted
@@ -24,11 +25,11 @@ class RequestError(ValueError):
 
 @dataclass
 class Session:
-    """One client's past: pictures and states of the frames before, for policies that look at several; the last plan and what it was for, for those that hold it."""
+    """One client's past: pictures and states of the frames before, for policies that look at several; the last plan, for those that hold it."""
 
     images: list[np.ndarray] = field(default_factory=list)
     states: list[np.ndarray] = field(default_factory=list)
-    plan: tuple[str, str] = ("", "")
+    plan: LastPlan = field(default_factory=LastPlan)
 
 
 class Engine:
@@ -78,13 +79,10 @@ class Engine:
         start = time.perf_counter()
         with self._lock:
             if self.policy.holds_plan():
-                felt["before"] = [past.plan[1] if past.plan[0] == instruction else ""]
+                felt["before"] = [past.plan.before(instruction)]
             actions, plans = self.policy.predict(torch.from_numpy(np.stack(images, 1))[None], [instruction], **felt)
-        past.images, past.states, past.plan = (
-            images,
-            states,
-            (instruction, plans[0]),
-        )  # only a request that was answered is part of the past
+        past.images, past.states = images, states  # only a request that was answered is part of the past
+        past.plan = LastPlan(instruction, plans[0])
         return actions[0], 1000 * (time.perf_counter() - start)
 
     def _named(self, observation: Mapping[str, Any], name: str) -> Any:

@@ -37,6 +37,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if sum(source is not None for source in (self.config, self.policy, self.of)) != 1:
             raise ValueError("a recipe has either config (a run), policy (a saved policy) or of (another recipe)")
+        if self.hold_plan is not None and self.of is None:
+            raise ValueError("hold_plan is how the policy of another recipe is driven: give of")
 
 
 @dataclass(frozen=True)

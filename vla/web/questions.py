@@ -25,6 +25,7 @@ PHRASES = (  # other words for the same question; none is a robot's instruction
     "give me the {x}, please.", "what should one look at to see the {x}?", "what should a person do to get the {x}?", "what would you take to have the {x}?",
     "where would a child go to touch the {x}?", "carry the cup over to the {x}.", "not the others but the {x}.",
 )  # fmt: skip
+_WISHES = ("i would like the {x}.", "not the others but the {x}.")  # no orders, as nothing with a question mark is one
 BINS = 256  # locations are written in the action vocabulary: 0..255 from left to right and from bottom to top
 TESTS = ("name", "where", "what_at", "kind", "count", "list", "hand", "fact", "find")
 
@@ -173,8 +174,7 @@ def _find(config: WebConfig, shown: list[_Shown], rng: np.random.Generator) -> Q
     one, text = by_test[test][int(rng.integers(len(by_test[test])))]
     form = PHRASES[int(rng.integers(len(PHRASES)))] if config.phrases else FIND
     question = form.format(x=text)
-    order = question.endswith(".") and not question.startswith(("i would", "not the"))
-    if config.robot_words and order and rng.random() < config.robot_words:
+    if config.robot_words and form.endswith(".") and form not in _WISHES and rng.random() < config.robot_words:
         question = ACTION_QUESTION.format(instruction=question[:-1])
     return QA(question, f"{one.concept.name} {_bin(one.x)} {_bin(one.y)}", f"find_{test}")
 
