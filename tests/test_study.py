@@ -185,6 +185,11 @@ def test_tables_say_what_the_files_say(tmp_path: Path) -> None:
         for c in (config, replace(config, recipes=recipes | {"bad": replace(recipes["bad"], drawn=False)}))
     ]
     assert legends == [["Good", "bad"], ["Good"]]
+    wordy = {n: replace(r, shown=f"{n}, with a name that says much of how it was trained") for n, r in recipes.items()}
+    figure = bars(replace(config, recipes=wordy), episodes)
+    figure.draw_without_rendering()
+    place = figure.axes[0].get_legend().get_window_extent()
+    assert 0 <= place.x0 < place.x1 <= figure.bbox.width and place.y1 <= figure.bbox.height  # nothing of it is cut off
     (tmp_path / "README.md").write_text("Found:\n\n<!-- pairs -->\n\nold\n\n<!-- /pairs -->\n")
     write_report(config)
     assert (tmp_path / "success.png").stat().st_size > 5000 and "McNemar" in (tmp_path / "report.md").read_text()

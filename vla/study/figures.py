@@ -30,9 +30,8 @@ def bars(config: StudyConfig, episodes: Episodes) -> Any:
     """Success by column, a colour a recipe, Wilson intervals."""
     columns = columns_of(config.cell_names())
     names = [n for n, recipe in config.recipes.items() if n in episodes and recipe.drawn]
-    figure, axis = plt.subplots(
-        figsize=(min(11.0, max(5.0, 0.32 * len(columns) * (len(names) + 1.2))), 3.8), constrained_layout=True
-    )
+    wide = min(11.0, max(5.0, 0.32 * len(columns) * (len(names) + 1.2)))  # inches
+    figure, axis = plt.subplots(figsize=(wide, 3.8), constrained_layout=True)
     width = 0.84 / len(names)
     for k, name in enumerate(names):
         for n, cells in enumerate(columns.values()):
@@ -49,7 +48,9 @@ def bars(config: StudyConfig, episodes: Episodes) -> Any:
     axis.set_ylabel("success in % (95 % interval)")
     axis.set_ylim(0, 100)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(fontsize=8, frameon=False, ncols=min(4, len(names)), loc="lower center", bbox_to_anchor=(0.5, 1.02))
+    longest = max(len(text) for text in axis.get_legend_handles_labels()[1])
+    beside = int(wide / (0.065 * longest + 0.6))  # a letter of 8 points is some 0.065 inches wide, its sign and margins 0.6
+    axis.legend(fontsize=8, frameon=False, ncols=max(1, min(4, len(names), beside)), loc="lower center", bbox_to_anchor=(0.5, 1.02))
     return figure
 
 
