@@ -15,6 +15,7 @@ from vla.policy import VLAPolicy
 from vla.tables import block, markdown, put
 
 SCRIPTS = (
+    "claims.py",
     "demo/report.py",
     "tabletop_seen/report.py",
     "heads_overfit/run.py",

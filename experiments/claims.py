@@ -1,0 +1,198 @@
+"""What of RT-2's results is found here, in one page: the tables of ``README.md`` beside this file, from the studies' CSV files. Usage: python experiments/claims.py"""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from vla.scaling.fit import interval
+from vla.scaling.ladder import read_rows
+from vla.scaling.report import fit_all
+from vla.study.config import ANSWERS, TIMES, StudyConfig, load_study
+from vla.study.report import Episodes, ratio_interval, read_episodes, suite_cells, suite_interval, suite_share
+from vla.suites import mcnemar
+from vla.tables import markdown, put, read_table
+
+HERE = Path(__file__).parent
+RT1 = "rt1_longer"
+BESIDE_RT1 = (  # study, the policy beside RT-1 in it
+    ("emergent", "cofinetuned_weighted4_long"),
+    ("emergent", "cofinetuned_weighted4_long_held"),
+    ("ablation", "weighted_longer"),
+    ("ablation", "weighted_longer_held"),
+    ("ablation", "asked_long"),
+    ("ablation", "asked_long_held"),
+    ("emergent/fresh", "asked_long_held"),
+)
+ORDERS = (  # study, from scratch, robot data alone, co-fine-tuned: the same robot samples each
+    ("emergent", "scratch", "robot_only", "cofinetuned_weighted4"),
+    ("emergent", "scratch_long", "robot_only_long", "cofinetuned_weighted4_long"),
+    ("emergent/seeds", "scratch_seed1", "robot_only_seed1", "cofinetuned_weighted4_seed1"),
+    ("ablation", "scratch", "robot_only", "weighted"),
+    ("ablation", "scratch", "robot_only_own", "weighted"),
+    ("ablation", "scratch_long", "robot_only_long", "weighted_long"),
+)
+FORGETTING = (  # study, web stage, co-fine-tuned, robot data alone
+    ("emergent", "web", "cofinetuned_weighted4_long", "robot_only_long"),
+    ("ablation", "web", "weighted_long", "robot_only_long"),
+)
+HEADS = ("token_plan", "regression_plan", "flow_plan")
+CHANCE = 0.01  # p of a step of the order
+
+
+@cache
+def _study(name: str) -> tuple[StudyConfig, Episodes]:
+    config = load_study(HERE / name / "study.yaml")
+    return config, read_episodes(HERE / name)
+
+
+def _shown(study: str, recipe: str) -> str:
+    return _study(study)[0].recipes[recipe].shown or recipe
+
+
+def _success(study: str, recipe: str, suite: str) -> float:
+    config, episodes = _study(study)
+    share = suite_share(episodes[recipe], suite_cells(config)[suite])
+    assert share is not None, f"{study}: {recipe} has not been driven through {suite}"
+    return 100 * share
+
+
+def _with_interval(study: str, recipe: str, suite: str) -> str:
+    config, episodes = _study(study)
+    low, high = suite_interval(episodes[recipe], suite_cells(config)[suite])
+    return f"{_success(study, recipe, suite):.1f} ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def _p(study: str, first: str, second: str, suite: str) -> float:
+    config, episodes = _study(study)
+    cells = suite_cells(config)[suite]
+    return float(mcnemar(*([r for c in cells for r in episodes[side][c]] for side in (first, second)))["p"])
+
+
+def beside_rt1() -> str:
+    """Emergent skills at least three times RT-1's, seen tasks no more than three points behind."""
+    rows = []
+    for study, recipe in BESIDE_RT1:
+        config, episodes = _study(study)
+        low, high = ratio_interval(episodes[recipe], episodes[RT1], suite_cells(config)["emergent"])
+        times = _success(study, recipe, "emergent") / _success(study, RT1, "emergent")
+        seen = [_success(study, name, "seen") for name in (recipe, RT1)]
+        rows.append([
+            f"`{study}`", _shown(study, recipe), f"{seen[0]:.1f}", f"{seen[1]:.1f}", _with_interval(study, recipe, "emergent"), _with_interval(study, RT1, "emergent"),
+            f"{times:.2f} ({low:.2f} to {high:.2f})", "yes" if times >= 3 and seen[0] >= seen[1] - 3 else "no",
+        ])  # fmt: skip
+    return markdown(
+        ["study", "policy", "seen, %", "RT-1: seen", "emergent, %", "RT-1: emergent", "times RT-1", "three times"], rows
+    )
+
+
+def order() -> str:
+    """From scratch < robot data alone < co-fine-tuned, each step paired."""
+    rows = []
+    for study, *recipes in ORDERS:
+        for suite in ("generalisation", "emergent"):
+            means = [_success(study, name, suite) for name in recipes]
+            steps = [_p(study, after, before, suite) for before, after in pairwise(recipes)]
+            holds = [after > before and p < CHANCE for (before, after), p in zip(pairwise(means), steps, strict=True)]
+            missed = [which for which, ok in zip(("first", "second"), holds, strict=True) if not ok]
+            verdict = "no: " + " and ".join(missed) if missed else "yes"
+            rows.append([
+                f"`{study}`", *(_shown(study, name) for name in recipes[1:]), suite, *(f"{m:.1f}" for m in means), *(f"{p:.1g}" for p in steps), verdict,
+            ])  # fmt: skip
+    header = [
+        "study",
+        "robot data alone",
+        "co-fine-tuned",
+        "average",
+        "from scratch, %",
+        "robot alone, %",
+        "co-fine-tuned, %",
+        "p of the first step",
+        "p of the second",
+        "order",
+    ]
+    return markdown(header, rows)
+
+
+def forgetting() -> str:
+    """Questions about held-out web pictures before and after."""
+    rows = []
+    for study, *recipes in FORGETTING:
+        answers = read_table(HERE / study / "answers.csv", ANSWERS)
+        shares = [100 * float(np.mean([int(r["right"]) for r in answers if r["recipe"] == name])) for name in recipes]
+        rows.append(
+            [f"`{study}`", _shown(study, recipes[1]), *(f"{s:.1f}" for s in shares), "yes" if shares[1] >= shares[0] - 2 else "no"]
+        )
+    return markdown(
+        ["study", "co-fine-tuned policy", "before, %", "after co-fine-tuning", "after robot data alone", "within two points"], rows
+    )
+
+
+def ladder() -> str:
+    """The law's prediction of the largest run, and what size does to success."""
+    fits = fit_all(read_rows(HERE / "scaling" / "results.csv"))
+    held, most = fits.runs.where(fits.held_out), fits.runs.where(fits.runs.d == fits.runs.d.max())
+    said, was = float(fits.law(held.n[0], held.d[0])), float(held.loss.mean())
+    assert fits.success is not None
+    low, high = interval([float(np.exp(c.slope)) for c in fits.curves])
+    ends = [most.where(most.n == n) for n in (most.n.min(), most.n.max())]
+    rows = [
+        ["sizes x amounts of data, runs", f"{len(set(fits.runs.n))} x {len(set(fits.runs.d))}, {len(fits.runs.name)}"],
+        ["loss of the largest run, predicted from the others, measured", f"{said:.3f}, {was:.3f}: {100 * (said / was - 1):+.1f} %"],
+        ["success of the smallest, the largest size, at the most data", ", ".join(f"{100 * e.wins.sum() / e.episodes.sum():.1f} % of {e.episodes.sum():.0f}" for e in ends)],
+        ["odds of success, ten times the parameters", f"{np.exp(fits.success.slope):.3g} times ({low:.3g} to {high:.3g})"],
+    ]  # fmt: skip
+    return markdown(["", ""], rows)
+
+
+def heads() -> str:
+    """Tokens, regression, flow matching behind the same plans."""
+    rows = []
+    for name in HEADS:
+        below = _success("heads", name, "seen") - _success("heads", HEADS[0], "seen")
+        p = "" if name == HEADS[0] else f"{_p('heads', HEADS[0], name, 'seen'):.1g}"
+        rows.append(
+            [
+                _shown("heads", name),
+                *(_with_interval("heads", name, s) for s in ("seen", "generalisation", "emergent")),
+                f"{below:+.1f}",
+                p,
+            ]
+        )
+    return markdown(["head", "seen, %", "generalisation", "emergent", "seen, to tokens", "p"], rows)
+
+
+def plans() -> str:
+    """With and without a plan before the action."""
+    times = read_table(HERE / "chain_of_thought" / "latency.csv", TIMES)
+    rows = []
+    for name in ("without_plan", "with_plan"):
+        median = [float(np.median([float(r["ms"]) for r in times if r["recipe"] == n])) for n in (name, "without_plan")]
+        rows.append(
+            [
+                _shown("chain_of_thought", name),
+                *(_with_interval("chain_of_thought", name, s) for s in ("seen", "emergent")),
+                f"{median[0] / median[1]:.2f}",
+            ]
+        )
+    return markdown(["policy", "seen, %", "multi-hop cells, %", "time of an action"], rows)
+
+
+def tables() -> dict[str, str]:
+    """Every table of the page, by the name of its place."""
+    return {
+        "rt1": beside_rt1(),
+        "order": order(),
+        "forgetting": forgetting(),
+        "ladder": ladder(),
+        "heads": heads(),
+        "plans": plans(),
+    }
+
+
+if __name__ == "__main__":
+    for place, text in tables().items():
+        put(HERE / "README.md", place, text)
