@@ -26,6 +26,8 @@ BESIDE_RT1 = (  # study, the policy beside RT-1 in it
     ("ablation", "asked_long"),
     ("ablation", "asked_long_held"),
     ("emergent/fresh", "asked_long_held"),
+    ("ablation", "asked_long_seed1"),
+    ("ablation", "asked_long_seed1_held"),
 )
 ORDERS = (  # study, from scratch, robot data alone, co-fine-tuned: the same robot samples each
     ("emergent", "scratch", "robot_only", "cofinetuned_weighted4"),
