@@ -43,7 +43,7 @@ FORGETTING = (  # study, web stage, co-fine-tuned, robot data alone
     ("emergent", "web", "cofinetuned_weighted4_long", "robot_only_long"),
     ("ablation", "web", "weighted_long", "robot_only_long"),
 )
-HEADS = ("token_plan", "regression_plan", "flow_plan")
+HEADS = (("token_plan", "regression_plan", "flow_plan"), ("token_plan_weighted", "regression_plan_weighted"))  # each trained alike
 CHANCE = 0.01  # p of a step of the order
 
 
@@ -155,17 +155,12 @@ def ladder() -> str:
 def heads() -> str:
     """Tokens, regression, flow matching behind the same plans."""
     rows = []
-    for name in HEADS:
-        below = _success("heads", name, "seen") - _success("heads", HEADS[0], "seen")
-        p = "" if name == HEADS[0] else f"{_p('heads', HEADS[0], name, 'seen'):.1g}"
-        rows.append(
-            [
-                _shown("heads", name),
-                *(_with_interval("heads", name, s) for s in ("seen", "generalisation", "emergent")),
-                f"{below:+.1f}",
-                p,
-            ]
-        )
+    for names in HEADS:
+        for name in names:
+            below = _success("heads", name, "seen") - _success("heads", names[0], "seen")
+            p = "" if name == names[0] else f"{_p('heads', names[0], name, 'seen'):.1g}"
+            shares = [_with_interval("heads", name, suite) for suite in ("seen", "generalisation", "emergent")]
+            rows.append([_shown("heads", name), *shares, f"{below:+.1f}", p])
     return markdown(["head", "seen, %", "generalisation", "emergent", "seen, to tokens", "p"], rows)
 
 

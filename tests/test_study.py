@@ -62,6 +62,9 @@ def test_a_study_runs_once_and_reports(tiny_run: dict[str, Any], tiny_data: dict
     assert [(r["recipe"], r["at"]) for r in times] == [(n, str(k)) for k in range(3) for n in ("both", "held", "same")]
     assert all(float(r["ms"]) > 0 for r in times) and "| co-fine-tuned | " in text.split("Time to one action")[1]
     assert (tmp_path / "out/curves.png").stat().st_size > 5000
+    write_table(tmp_path / "out/latency.csv", [{"recipe": "gone", "at": "0", "ms": "1.5"}], TIMES)
+    run_study(str(path), [], [], False)
+    assert [r["recipe"] for r in read_table(tmp_path / "out/latency.csv", TIMES)] == ["gone"]  # not timed again without it
     before = (tmp_path / "out/episodes.csv").stat().st_mtime_ns
     shutil.rmtree(tmp_path / "runs")  # as in a fresh clone
     run_study(str(path), [], [], False)

@@ -97,26 +97,40 @@ def ask_all(config: StudyConfig, name: str, saved: Path) -> bool:
 
 
 def time_actions(config: StudyConfig) -> bool:
-    """One picture at a time through every policy that acts, in turns so that a busy machine slows all alike; whether there was anything to time."""
+    """One picture at a time through every policy that acts, in turns so that a busy machine slows all alike; the pictures are those of episodes that the last one drives, so
+    that plans which are held have a step before. Whether there was anything to time."""
     from vla.evaluate import PolicyActor
     from vla.report import default_environment
     from vla.sim.tabletop import Tabletop
 
     path = Path(config.out) / "latency.csv"
     names = [n for n, r in config.recipes.items() if r.acts and policy_of(config, n).is_dir()]
-    if not config.latency or {r["recipe"] for r in read_table(path, TIMES)}.issuperset(names):
+    timed = {r["recipe"] for r in read_table(path, TIMES)}
+    if not config.latency or timed.issuperset(names):
+        return False
+    if gone := sorted(timed - set(names)):  # times of one run are compared, so a part cannot be added
+        print(
+            f"{path}: left as it is, without {', '.join(n for n in names if n not in timed)}: {', '.join(gone)} would be timed again, but their policies are not here",
+            flush=True,
+        )
         return False
     actors = {n: PolicyActor(_loaded(config, n, policy_of(config, n)), execute=1) for n in names}
     env = Tabletop(**default_environment(next(iter(actors.values())).contract)[0])
-    rows = []
+    rows: list[dict[str, Any]] = []
+    over, seen = True, {}
     for k in range(config.latency + 1):
-        seen = env.reset(seed=config.seed + k)[0]
+        if over:
+            seen = env.reset(seed=config.seed + k)[0]
+            for actor in actors.values():
+                actor.reset(0)
+        action: Any = None
         for name, actor in actors.items():
-            actor.reset(0)
             start = time.perf_counter()
-            actor([0], [seen])
+            action = actor([0], [seen])[0]
             if k:  # the first is not counted
                 rows.append({"recipe": name, "at": k - 1, "ms": f"{1000 * (time.perf_counter() - start):.3f}"})
+        seen, _, terminated, truncated, _ = env.step(action)
+        over = terminated or truncated
     with results_alone(config):
         write_table(path, rows, TIMES)
     return True
