@@ -236,3 +236,14 @@ def test_an_empty_plan_is_no_error(ends: str) -> None:
     assert actions.shape == (2, 1, 8) and plans == ["", ""]
     word = list(continuation(tokenizer, " Action:"))
     assert fed[: len(word)] == word and tokenizer.eos_token_id not in fed  # as in training
+
+
+@pytest.mark.parametrize("head", ["regression", "mixture", "flow"])
+def test_held_out_errors_are_those_of_the_actions_taken(head: str) -> None:
+    policy, batch = make_policy({"name": head}, horizon=2), robot_batch(rows=3, horizon=2)
+    made, told = robot_loss(policy, batch).unit_KHA, [batch.instructions[k] for k in (0, 2, 4)]
+    taken = policy.plan_and_act(batch.images_BVTCHW, told, "robot").unit_BHA
+    assert torch.allclose(made[[0, 2, 4]], taken, atol=1e-5)
+    if head == "flow":  # drawn anew, as pi-0 does, they are other actions every time
+        policy.head().noise = 1.0
+        assert not torch.equal(*(policy.plan_and_act(batch.images_BVTCHW, told, "robot").unit_BHA for _ in range(2)))

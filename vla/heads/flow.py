@@ -21,18 +21,19 @@ class FlowHead(nn.Module):
     Decisions are numbers here too (-1 and 1), rounded to the nearer one when acting.
 
     Args:
-        steps: of Euler's method when acting. layers, width: of the velocity network. seed: of the noise that acting starts from (the same
-        observation always gives the same action). parallel: see ``ActionQueries``.
+        steps: of Euler's method when acting. layers, width: of the velocity network. noise: standard deviation of what acting starts from. 0 is
+        the mean of the noise: the same observation always gives the same action; 1 draws anew for every action, as pi-0 does. (The same draw for
+        every action pushes them all to one side: experiments/heads, LOG.md.) parallel: see ``ActionQueries``.
     """
 
     def __init__(
-        self, steps: int = 10, layers: int = 2, width: int = 128, seed: int = 0, parallel: bool = True, *, decoder: Any, action_space: ActionSpace,
+        self, steps: int = 10, layers: int = 2, width: int = 128, noise: float = 0.0, parallel: bool = True, *, decoder: Any, action_space: ActionSpace,
         horizon: int,
     ) -> None:  # fmt: skip
         super().__init__()
-        if steps < 1:
-            raise ValueError(f"head.steps={steps}: at least 1")
-        self.steps, self.seed, self.dim, self.horizon = steps, seed, action_space.dim, horizon
+        if steps < 1 or noise < 0:
+            raise ValueError(f"head: steps={steps} must be at least 1 and noise={noise} at least 0")
+        self.steps, self.noise, self.dim, self.horizon = steps, noise, action_space.dim, horizon
         self.queries = ActionQueries(decoder.width, horizon, parallel)
         self.norm = nn.LayerNorm(decoder.width)
         self.context = nn.Linear(decoder.width, width)
@@ -53,24 +54,30 @@ class FlowHead(nn.Module):
         time = self.time(torch.cat([angle.sin(), angle.cos()], 1))[:, None]
         return self.out(self.mix(self.noisy(x_KHA) + context_KHD + time + self.place_HD))
 
+    @torch.no_grad()
+    def _act(self, context_KHD: torch.Tensor) -> torch.Tensor:
+        """(K, H, A) in [-1, 1]: along the velocity from what acting starts from."""
+        x = torch.zeros(len(context_KHD), self.horizon, self.dim, device=context_KHD.device)
+        if self.noise:
+            x = self.noise * torch.randn_like(x)
+        for step in range(self.steps):
+            t = torch.full((len(x),), step / self.steps, device=x.device)
+            x = x + self.velocity(x, t, context_KHD) / self.steps
+        return torch.where(self.binary_A, decide(x), x).clamp(-1, 1)
+
     def loss(self, decoder: Decoder, prefix: Prefix, batch: RobotBatch, unit_KHA: torch.Tensor) -> HeadLoss:
-        """Squared error of the velocity at a random time on the straight line from noise to the chunk, one value a number."""
+        """Squared error of the velocity at a random time on the straight line from noise to the chunk, one value a number; the actions
+        that would be taken are worked out on held-out data only."""
         context = self.context(self.norm(self.queries(decoder, prefix, batch.owner_K, batch.instructions)))
         noise, t = torch.randn_like(unit_KHA), torch.rand(len(unit_KHA), device=unit_KHA.device)
         at = t[:, None, None]
         x = (1 - at) * noise + at * unit_KHA
         velocity = self.velocity(x, t, context)
-        reached = (x + (1 - at) * velocity).detach()  # where the line would end from here
         error = (velocity - (unit_KHA - noise)) ** 2
-        return HeadLoss(*flat(error, batch.mask_KH), reached.clamp(-1, 1))
+        return HeadLoss(*flat(error, batch.mask_KH), None if self.training else self._act(context))
 
     def predict(self, decoder: Decoder, prefix: Prefix, instructions: list[str]) -> Prediction:
         """(B, H, A) in [-1, 1]."""
         owner = torch.arange(len(instructions), device=self.frequency.device)
         context = self.context(self.norm(self.queries(decoder, prefix, owner, instructions)))
-        generator = torch.Generator().manual_seed(self.seed)
-        x = torch.randn(1, self.horizon, self.dim, generator=generator).expand(len(context), -1, -1).to(context)
-        for step in range(self.steps):
-            t = torch.full((len(x),), step / self.steps, device=x.device)
-            x = x + self.velocity(x, t, context) / self.steps
-        return Prediction(torch.where(self.binary_A, decide(x), x).clamp(-1, 1))
+        return Prediction(self._act(context))
