@@ -43,7 +43,10 @@ FORGETTING = (  # study, web stage, co-fine-tuned, robot data alone
     ("emergent", "web", "cofinetuned_weighted4_long", "robot_only_long"),
     ("ablation", "web", "weighted_long", "robot_only_long"),
 )
-HEADS = (("token_plan", "regression_plan", "flow_plan"), ("token_plan_weighted", "regression_plan_weighted"))  # each trained alike
+HEADS = (  # each trained alike
+    ("token_plan", "regression_plan", "flow_plan"),
+    ("token_plan_weighted", "regression_plan_weighted", "flow_plan_weighted"),
+)
 CHANCE = 0.01  # p of a step of the order
 
 
