@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from vla.data.pack import pack_from
+from vla.scaling.ladder import read_rows
 from vla.tables import markdown, put, read_table, write_table
 from vla.zoo import measure
 
@@ -66,7 +67,14 @@ def tables() -> dict[str, str]:
     waited, free = json.loads((HERE / "loop.json").read_text())
     both = {"a step": (waited["step_ms"], free["step_ms"])} | {p: (v, free["parts_ms"][p]) for p, v in waited["parts_ms"].items()}
     parts = [[part, f"{a:.0f} ms", f"{b:.0f} ms"] for part, (a, b) in both.items()]
-    return {"costs": markdown(header, rows), "loop": markdown(["", "waiting for the GPU around every part", "as it runs"], parts)}
+    runs = [
+        [r["size"], r["data"], f"{int(r['parameters']) / 1e6:.0f}M", r["samples"], f"{float(r['val_loss_robot']):.2f}", f"{float(r['val_loss_web']):.2f}", f"{r['wins']} of {r['episodes']}"]
+        for r in read_rows(HERE / "ladder" / "results.csv")
+    ]  # fmt: skip
+    return {
+        "costs": markdown(header, rows), "loop": markdown(["", "waiting for the GPU around every part", "as it runs"], parts),
+        "ladder": markdown(["decoder", "data", "parameters, eyes and all", "samples", "held-out loss, robot", "web", "episodes won"], runs),
+    }  # fmt: skip
 
 
 def main() -> None:

@@ -78,7 +78,7 @@ def fit(n: np.ndarray, d: np.ndarray, loss: np.ndarray, start: Law | None = None
         ValueError: fewer than five runs, fewer than three sizes or two amounts of data, or a number that is not positive.
     """
     n, d, loss = (np.asarray(v, float) for v in (n, d, loss))
-    if not (len(n) == len(d) == len(loss)) or min(n.min(), d.min(), loss.min()) <= 0 or not np.isfinite(loss).all():
+    if not (len(n) == len(d) == len(loss)) or min(v.min(initial=1.0) for v in (n, d, loss)) <= 0 or not np.isfinite(loss).all():
         raise ValueError("scaling fit: parameters, samples and losses must be positive and of one length")
     if len(n) < 5 or len(set(n)) < 3 or len(set(d)) < 2:
         raise ValueError(

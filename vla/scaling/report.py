@@ -74,7 +74,7 @@ class Fits:
 def fit_all(rows: list[dict[str, str]], rounds: int = ROUNDS) -> Fits:
     """Raises ValueError where there are too few runs for a law; see ``vla.scaling.fit``."""
     runs = as_runs(rows)
-    held_out = runs.flops == runs.flops.max()  # the largest run, all its seeds
+    held_out = runs.flops == runs.flops.max(initial=0.0)  # the largest run, all its seeds
     seen = runs.where(~held_out)
     law = fit(seen.n, seen.d, seen.loss)
     laws = bootstrap(seen.n, seen.d, seen.loss, rounds)
