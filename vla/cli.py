@@ -178,11 +178,12 @@ def study(
     overrides: Overrides = None,
     only: Annotated[Optional[list[str]], typer.Option(help="this recipe; repeat the option")] = None,
     report_only: Annotated[bool, typer.Option("--report-only", help="tables and figures from the CSV files again")] = False,
+    again: Annotated[bool, typer.Option("--again", help="make its recipes once more and compare every row")] = False,
 ) -> None:
     """Train named recipes, drive all through the same episodes, ask all the same questions, compare them in pairs. Repeat to continue, start it twice to share the recipes."""
     from vla.study.run import run_study
 
-    run_study(str(config), overrides or [], only or [], report_only)
+    run_study(str(config), overrides or [], only or [], report_only, again)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vla.config import ConfigError
@@ -53,21 +53,31 @@ def needed(config: StudyConfig, names: Sequence[str]) -> list[str]:
     return [n for n in config.recipes if n in found]
 
 
-def run_study(path: str, overrides: list[str], only: list[str], report_only: bool) -> None:
+def carry_out(config: StudyConfig, names: Sequence[str]) -> Iterator[str]:
+    """Train, drive and ask, of ``names``, whatever has no rows yet; a recipe's name once it has them, made by this process or another."""
+    todo = needed(config, names)
+    for name in shared(todo, Path(config.runs), lambda name: _can_start(config, name)):
+        if name in needed(config, todo):  # else another process has done it
+            saved = train_recipe(config, name)
+            if config.recipes[name].acts:
+                drive(config, name, saved)
+            ask_all(config, name, saved)
+        yield name
+
+
+def run_study(path: str, overrides: list[str], only: list[str], report_only: bool, again: bool = False) -> None:
     """``vla study``; started twice, the same command shares the recipes."""
     config = load_study(path, overrides)
     unknown = [n for n in only if n not in config.recipes]
     if unknown:
         raise ConfigError(f"--only {unknown[0]}: no such recipe; choose from {', '.join(config.recipes)}")
-    todo = [] if report_only else needed(config, only or list(config.recipes))
-    for name in shared(todo, Path(config.runs), lambda name: _can_start(config, name)):
-        if name not in needed(config, todo):
-            continue  # another process has done it
-        saved = train_recipe(config, name)
-        driven = config.recipes[name].acts and drive(config, name, saved)
-        asked = ask_all(config, name, saved)
-        if driven or asked:
-            _report(config)
+    if again:
+        from vla.study.again import make_again
+
+        make_again(config, only)
+        return
+    for _ in [] if report_only else carry_out(config, only or list(config.recipes)):
+        _report(config)
     if report_only or time_actions(config):
         _report(config)
 
