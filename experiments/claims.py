@@ -11,6 +11,7 @@ import numpy as np
 from vla.scaling.fit import interval
 from vla.scaling.ladder import read_rows
 from vla.scaling.report import fit_all
+from vla.study.again import COLUMNS
 from vla.study.config import ANSWERS, TIMES, StudyConfig, load_study
 from vla.study.report import Episodes, ratio_interval, read_episodes, suite_cells, suite_interval, suite_share
 from vla.suites import mcnemar
@@ -183,6 +184,19 @@ def plans() -> str:
     return markdown(["policy", "seen, %", "multi-hop cells, %", "time of an action"], rows)
 
 
+def made_again() -> str:
+    """What ``vla study --again`` found, of every study it was given."""
+    rows = []
+    for path in sorted(HERE.glob("**/again.csv")):
+        study = path.parent.relative_to(HERE).as_posix()
+        for r in read_table(path, COLUMNS):
+            kinds = [f"{r[f'{kind}_other']} of {r[kind]}" if int(r[kind]) else "" for kind in ("episodes", "answers")]
+            curves = f"{r['curves_other'] or 'none'}, of {r['curves']}" if r["curves"] else ""
+            weights = r["weights"] or ("not kept" if int(r["trained"]) else "")
+            rows.append([f"`{study}`", _shown(study, r["recipe"]), "yes" if int(r["trained"]) else "no", *kinds, curves, weights])
+    return markdown(["study", "policy", "trained again", "other episodes", "other answers", "other curves", "weights"], rows)
+
+
 def tables() -> dict[str, str]:
     """Every table of the page, by the name of its place."""
     return {
@@ -192,6 +206,7 @@ def tables() -> dict[str, str]:
         "ladder": ladder(),
         "heads": heads(),
         "plans": plans(),
+        "again": made_again(),
     }
 
 
