@@ -46,8 +46,8 @@ def compare(config: StudyConfig, fresh: StudyConfig, name: str) -> dict[str, Any
         )
         found |= {kind: len(was), f"{kind}_other": max(len(was - new), len(new - was))}
     was_curves, new_curves = (read_table(Path(c.out) / f"metrics_{name}.csv") for c in (config, fresh))
-    if found["trained"]:
-        names = [c for c in (was_curves or [{}])[0] if c not in RATES]
+    if found["trained"] and was_curves:
+        names = [c for c in was_curves[0] if c not in RATES]
         other = [c for c in names if [r[c] for r in was_curves] != [r.get(c) for r in new_curves]]
         found |= {"curves": len(names), "curves_other": " ".join(other)}
     kept = Path(config.out) / name / "model.safetensors"
@@ -74,7 +74,7 @@ def make_again(config: StudyConfig, names: Sequence[str]) -> None:
             raise ConfigError(f"--again {name}: {out} has no rows of it to compare with; without --again they are made")
     fresh = apart(config, wanted)
     worse, seen = [], set[str]()
-    for name in chain(carry_out(fresh, wanted), wanted):  # those that are done are compared, too
+    for name in chain(carry_out(fresh, wanted), wanted):  # and those that were done, or that another process made
         if name not in wanted or name in seen:
             continue
         seen.add(name)

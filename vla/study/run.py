@@ -54,7 +54,7 @@ def needed(config: StudyConfig, names: Sequence[str]) -> list[str]:
 
 
 def carry_out(config: StudyConfig, names: Sequence[str]) -> Iterator[str]:
-    """Train, drive and ask, of ``names``, whatever has no rows yet; a recipe's name once it has them, made by this process or another."""
+    """Train, drive and ask, of ``names``, whatever has no rows yet; the name of each that this process made, once it has them."""
     todo = needed(config, names)
     for name in shared(todo, Path(config.runs), lambda name: _can_start(config, name)):
         if name in needed(config, todo):  # else another process has done it
@@ -62,7 +62,7 @@ def carry_out(config: StudyConfig, names: Sequence[str]) -> Iterator[str]:
             if config.recipes[name].acts:
                 drive(config, name, saved)
             ask_all(config, name, saved)
-        yield name
+            yield name
 
 
 def run_study(path: str, overrides: list[str], only: list[str], report_only: bool, again: bool = False) -> None:
