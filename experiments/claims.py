@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vla.scaling.again import differences
 from vla.scaling.fit import interval
 from vla.scaling.ladder import read_rows
 from vla.scaling.report import fit_all
@@ -188,6 +189,8 @@ def made_again() -> str:
     """What ``vla study --again`` found, of every study it was given."""
     rows = []
     for path in sorted(HERE.glob("**/again.csv")):
+        if not (path.parent / "study.yaml").is_file():
+            continue  # a ladder's
         study = path.parent.relative_to(HERE).as_posix()
         for r in read_table(path, COLUMNS):
             kinds = [f"{r[f'{kind}_other']} of {r[kind]}" if int(r[kind]) else "" for kind in ("episodes", "answers")]
@@ -195,6 +198,18 @@ def made_again() -> str:
             weights = r["weights"] or ("not kept" if int(r["trained"]) else "")
             rows.append([f"`{study}`", _shown(study, r["recipe"]), "yes" if int(r["trained"]) else "no", *kinds, curves, weights])
     return markdown(["study", "policy", "trained again", "other episodes", "other answers", "other curves", "weights"], rows)
+
+
+def ladder_again() -> str:
+    """What ``vla scale --again`` found: runs with the same numbers in every row, and how far the others' loss is off."""
+    was, new = (read_rows(HERE / "scaling" / name) for name in ("results.csv", "again.csv"))
+    loss = {r["run"]: float(r["val_loss_robot"]) for r in was}
+    other = {run for (run, _), columns in differences(was, new).items() if columns}
+    off = [100 * (float(r["val_loss_robot"]) / loss[r["run"]] - 1) for r in new if r["run"] in other]
+    runs = {r["run"] for r in new}
+    told = f"{', '.join(sorted(other))}: {min(off):+.1f} to {max(off):+.1f} %" if other else "none"
+    rows = [[str(len(loss)), str(len(runs)), str(len(runs - other)), told]]
+    return markdown(["runs of the ladder", "made again", "the same in every number", "others, and their loss"], rows)
 
 
 def tables() -> dict[str, str]:
@@ -207,6 +222,7 @@ def tables() -> dict[str, str]:
         "heads": heads(),
         "plans": plans(),
         "again": made_again(),
+        "ladder_again": ladder_again(),
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch.set_num_threads(2)
@@ -77,3 +78,21 @@ def tiny_run(tiny_data: dict[str, str], tmp_path: Path) -> dict[str, object]:
         },
         "optim": {"warmup": 2},
     }
+
+
+@pytest.fixture
+def ladder(tiny_run: dict[str, Any], tmp_path: Path) -> Path:
+    """Two sizes, two amounts of data, a web stage."""
+    run = tiny_run | {"train": tiny_run["train"] | {"steps": 2, "val_every": 2, "val_windows": 4}}
+    web = {**run, "data": run["data"] | {"mixture": {"web": 1.0}}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
+    (tmp_path / "web.yaml").write_text(yaml.safe_dump(web))
+    layers = "policy.decoder.config.n_layer"
+    plan = {
+        "pretrain": "web.yaml", "run": "run.yaml", "sizes": {"s": [f"{layers}=1"], "m": [f"{layers}=2"]},
+        "data": {"few": ["train.steps=2"], "many": ["train.steps=4"]}, "seeds": [0, 1], "episodes": 1, "skills": ["pick"],
+        "out": str(tmp_path / "out"), "runs": str(tmp_path / "runs"),
+    }  # fmt: skip
+    path = tmp_path / "ladder.yaml"
+    path.write_text(yaml.safe_dump(plan))
+    return path

@@ -5,11 +5,9 @@ from __future__ import annotations
 import shutil
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from conftest import REPOSITORY
 from filelock import FileLock
 
@@ -122,24 +120,6 @@ def test_the_report_says_what_the_rows_say(tmp_path: Path) -> None:
     assert of.name[int(of.flops.argmax())] in markdown(fit_all(begun, rounds=3)).split("Held out")[1].split(")")[0]
     write_report(rows[:2], tmp_path / "few", rounds=3)
     assert not (tmp_path / "few").exists()
-
-
-@pytest.fixture
-def ladder(tiny_run: dict[str, Any], tmp_path: Path) -> Path:
-    """Two sizes, two amounts of data, a web stage."""
-    run = tiny_run | {"train": tiny_run["train"] | {"steps": 2, "val_every": 2, "val_windows": 4}}
-    web = {**run, "data": run["data"] | {"mixture": {"web": 1.0}}}
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
-    (tmp_path / "web.yaml").write_text(yaml.safe_dump(web))
-    layers = "policy.decoder.config.n_layer"
-    plan = {
-        "pretrain": "web.yaml", "run": "run.yaml", "sizes": {"s": [f"{layers}=1"], "m": [f"{layers}=2"]},
-        "data": {"few": ["train.steps=2"], "many": ["train.steps=4"]}, "seeds": [0, 1], "episodes": 1, "skills": ["pick"],
-        "out": str(tmp_path / "out"), "runs": str(tmp_path / "runs"),
-    }  # fmt: skip
-    path = tmp_path / "ladder.yaml"
-    path.write_text(yaml.safe_dump(plan))
-    return path
 
 
 def test_cheap_runs_have_more_seeds_and_come_first(ladder: Path) -> None:

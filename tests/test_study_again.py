@@ -11,9 +11,9 @@ import yaml
 from conftest import TINY_POLICY
 
 from vla.config import ConfigError
-from vla.study.again import COLUMNS, Differs
+from vla.study.again import COLUMNS
 from vla.study.run import run_study
-from vla.tables import read_table
+from vla.tables import Differs, read_table
 
 
 def test_a_study_made_again_is_the_same_or_says_where_not(

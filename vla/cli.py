@@ -161,15 +161,14 @@ def scale(
     config: Annotated[Path, typer.Argument(help="a ladder: sizes, amounts of data, seeds")],
     overrides: Overrides = None,
     on: Annotated[str, typer.Option(help="where the runs go: local, slurm (extra [cluster]) or ray (extra [ray])")] = "local",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="print the plan with FLOPs and predicted hours, train nothing")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan with FLOPs and predicted hours")] = False,
     fit_only: Annotated[bool, typer.Option("--fit-only", help="fit and draw results.csv again, train nothing")] = False,
+    again: Annotated[bool, typer.Option("--again", help="make its runs once more and compare every row")] = False,
 ) -> None:
     """A scaling ladder: train and measure every size, append to results.csv, fit the laws, draw the curves. Repeat to continue."""
     from vla.scaling.run import run_ladder
 
-    run_ladder(str(config), overrides or [], on, dry_run, fit_only)
+    run_ladder(str(config), overrides or [], on, dry_run, fit_only, again)
 
 
 @app.command()

@@ -13,6 +13,10 @@ from filelock import FileLock
 from vla.config import ConfigError
 
 
+class Differs(ValueError):
+    """What was made again is not what is committed; the message names both."""
+
+
 def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, str]]:
     """Rows of a CSV file; none if there is no file.
 

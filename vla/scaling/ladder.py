@@ -34,7 +34,7 @@ class ScaleConfig:
     run: YAML of one training run, which every size and amount of data changes; pretrain: YAML of a run that comes first, once a size and seed, and
     whose policy the others start from; sizes, data: name -> ``key=value`` changes (sizes smallest first; data: of ``run`` alone); seeds: of all runs
     whose FLOPs are in the cheaper ``cheap_share``, others have the first one only; episodes, skills: of the closed loop (0: none); robot, web: names of
-    the data sets whose losses count; out: folder of results and figures; runs: folder of the runs themselves.
+    the data sets whose losses count; out: folder of results and figures; runs: folder of the runs themselves; results: name of the table in ``out``.
     """
 
     run: str
@@ -42,6 +42,7 @@ class ScaleConfig:
     data: dict[str, list[str]]
     out: str
     runs: str
+    results: str = "results.csv"
     pretrain: str | None = None
     seeds: list[int] = field(default_factory=lambda: [0])
     cheap_share: float = 0.5
@@ -106,7 +107,7 @@ def rungs(config: ScaleConfig, folder: Path, flops: Mapping[tuple[str, str], flo
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Rows of ``results.csv``; none if there is no file.
+    """Rows of a ladder's table; none if there is no file.
 
     Raises:
         ConfigError: other columns than a ladder's.

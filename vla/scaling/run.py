@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from filelock import FileLock
 from vla.config import ConfigError, load_config
 from vla.data.manifest import write_json
 from vla.hold import shared
+from vla.scaling.again import compare
 from vla.scaling.ladder import Rung, ScaleConfig, finished, load_ladder, read_rows, rungs, waves, write_rows
 from vla.scaling.report import show_plan, write_report
 
@@ -92,8 +94,8 @@ def embedding_parameters(policy: Any) -> int:
 
 
 def collect(config: ScaleConfig, report: bool = False) -> list[dict[str, str]]:
-    """Rows of finished runs into ``results.csv``; rows that are there stay, with or without their run's folder. report: and what they say beside it."""
-    path = Path(config.out) / "results.csv"
+    """Rows of finished runs into the ladder's table; rows that are there stay, with or without their run's folder. report: and what they say beside it."""
+    path = Path(config.out) / config.results
     if not Path(config.runs).is_dir():
         return read_rows(path)
     with FileLock(Path(config.runs) / "results.lock"):
@@ -169,9 +171,15 @@ def _on_ray(wave: list[Rung], config: ScaleConfig) -> Iterator[str]:
         yield ray.get(ready[0])
 
 
-def run_ladder(path: str, overrides: list[str], on: str = "local", dry_run: bool = False, fit_only: bool = False) -> None:
-    """``vla scale``: plan, carry out, collect, fit, draw."""
-    config = load_ladder(path, overrides)
+def run_ladder(
+    path: str, overrides: list[str], on: str = "local", dry_run: bool = False, fit_only: bool = False, again: bool = False
+) -> None:
+    """``vla scale``: plan, carry out, collect, fit, draw. again: every run once more in ``runs/again``, its rows in ``again.csv``, and compared instead."""
+    config = committed = load_ladder(path, overrides)
+    if again:
+        if not read_rows(Path(config.out) / config.results):
+            raise ConfigError(f"--again: {config.out}/{config.results} has no rows to compare with; without --again they are made")
+        config = replace(config, results="again.csv", runs=f"{config.runs}/again")
     folder = Path(path).parent
     if not fit_only:
         cost = costs(config, folder)
@@ -188,5 +196,10 @@ def run_ladder(path: str, overrides: list[str], on: str = "local", dry_run: bool
         # here one after the other, cheapest first, so that every session leaves rows; elsewhere all at once that can be
         for wave in [todo] if on == "local" else waves(todo):
             for name in submit(wave, config, on):
-                print(f"finished {name}: {len(collect(config, report=True))} rows in {config.out}/results.csv", flush=True)
-    write_report(collect(config), Path(config.out))
+                print(
+                    f"finished {name}: {len(collect(config, report=not again))} rows in {config.out}/{config.results}", flush=True
+                )
+    if again:
+        compare(read_rows(Path(config.out) / committed.results), collect(config), Path(config.out) / config.results)
+    else:
+        write_report(collect(config), Path(config.out))

@@ -13,14 +13,10 @@ from vla.config import ConfigError
 from vla.study.config import ANSWERS, EPISODES, Recipe, StudyConfig, policy_of
 from vla.study.measure import results_alone
 from vla.study.run import carry_out
-from vla.tables import read_table, write_table
+from vla.tables import Differs, read_table, write_table
 
 COLUMNS = ("recipe", "trained", "episodes", "episodes_other", "answers", "answers_other", "curves", "curves_other", "weights")
 RATES = ("images_per_second", "flop_utilisation")  # the machine's
-
-
-class Differs(ValueError):
-    """What was made again is not what the study has; the message names both."""
 
 
 def apart(config: StudyConfig, names: Sequence[str]) -> StudyConfig:
