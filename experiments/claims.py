@@ -202,14 +202,16 @@ def made_again() -> str:
 
 def ladder_again() -> str:
     """What ``vla scale --again`` found: runs with the same numbers in every row, and how far the others' loss is off."""
-    was, new = (read_rows(HERE / "scaling" / name) for name in ("results.csv", "again.csv"))
+    was, rows = read_rows(HERE / "scaling" / "results.csv"), []
     loss = {r["run"]: float(r["val_loss_robot"]) for r in was}
-    other = {run for (run, _), columns in differences(was, new).items() if columns}
-    off = [100 * (float(r["val_loss_robot"]) / loss[r["run"]] - 1) for r in new if r["run"] in other]
-    runs = {r["run"] for r in new}
-    told = f"{', '.join(sorted(other))}: {min(off):+.1f} to {max(off):+.1f} %" if other else "none"
-    rows = [[str(len(loss)), str(len(runs)), str(len(runs - other)), told]]
-    return markdown(["runs of the ladder", "made again", "the same in every number", "others, and their loss"], rows)
+    for name, threads in (("again.csv", "as the first time"), ("one_thread.csv", "one, where it was two")):
+        new = read_rows(HERE / "scaling" / name)
+        other = {run for (run, _), columns in differences(was, new).items() if columns}
+        off = [100 * (float(r["val_loss_robot"]) / loss[r["run"]] - 1) for r in new if r["run"] in other]
+        runs = {r["run"] for r in new}
+        told = f"{len(other)}: {min(off):+.1f} to {max(off):+.1f} %" if other else "none"
+        rows.append([f"`{name}`", threads, f"{len(runs)} of {len(loss)}", str(len(runs - other)), told])
+    return markdown(["rows", "threads", "runs made again", "the same in every number", "others, and how far their loss is off"], rows)
 
 
 def tables() -> dict[str, str]:
