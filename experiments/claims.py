@@ -211,7 +211,9 @@ def ladder_again() -> str:
         runs = {r["run"] for r in new}
         told = f"{len(other)}: {min(off):+.1f} to {max(off):+.1f} %" if other else "none"
         rows.append([f"`{name}`", threads, f"{len(runs)} of {len(loss)}", str(len(runs - other)), told])
-    return markdown(["rows", "threads", "runs made again", "the same in every number", "others, and how far their loss is off"], rows)
+    return markdown(
+        ["rows", "threads", "runs made again", "the same in every number", "others, and how far their loss is off"], rows
+    )
 
 
 def tables() -> dict[str, str]:
