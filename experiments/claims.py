@@ -170,19 +170,14 @@ def heads() -> str:
 
 
 def plans() -> str:
-    """With and without a plan before the action."""
-    times = read_table(HERE / "chain_of_thought" / "latency.csv", TIMES)
+    """With and without a plan before the action; times in those of the policy without (medians), both times that they were taken."""
+    timed = [read_table(HERE / "chain_of_thought" / name, TIMES) for name in ("latency.csv", "latency_again.csv")]
     rows = []
-    for name in ("without_plan", "with_plan"):
-        median = [float(np.median([float(r["ms"]) for r in times if r["recipe"] == n])) for n in (name, "without_plan")]
-        rows.append(
-            [
-                _shown("chain_of_thought", name),
-                *(_with_interval("chain_of_thought", name, s) for s in ("seen", "emergent")),
-                f"{median[0] / median[1]:.2f}",
-            ]
-        )
-    return markdown(["policy", "seen, %", "multi-hop cells, %", "time of an action"], rows)
+    for name in ("without_plan", "with_plan", "long", "long_held"):
+        shares = [_with_interval("chain_of_thought", name, s) for s in ("seen", "emergent")]
+        ms = [[float(np.median([float(r["ms"]) for r in t if r["recipe"] == n])) for n in (name, "without_plan")] for t in timed]
+        rows.append([_shown("chain_of_thought", name), *shares, *(f"{own / without:.2f}" for own, without in ms)])
+    return markdown(["policy", "seen, %", "multi-hop cells, %", "time of an action", "timed again"], rows)
 
 
 def made_again() -> str:
