@@ -88,9 +88,9 @@ def evaluate_and_show(
 
 
 def read_curves(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """All logged series of a run, by name, as (step, value). Every start of a run has a file of its own; what it logged again counts."""
+    """All logged series of a run (its folder, or one CSV file), by name, as (step, value). Every start of a run has a file of its own; what it logged again counts."""
     series: dict[str, dict[int, float]] = {}
-    for path in sorted(run.glob("csv*/metrics.csv")):
+    for path in [run] if run.is_file() else sorted(run.glob("csv*/metrics.csv")):
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 for name, value in row.items():
@@ -100,7 +100,7 @@ def read_curves(run: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def curves_table(run: Path) -> list[dict[str, str]]:
-    """All logged series of a run, a row a step."""
+    """All logged series of a run (its folder, or one CSV file), a row a step, six digits."""
     table = {name: dict(points) for name, points in read_curves(run).items()}
     steps = sorted({s for points in table.values() for s in points})
     return [{"step": str(s)} | {n: f"{points[s]:.6g}" if s in points else "" for n, points in table.items()} for s in steps]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vla.config import ConfigError
+from vla.report import curves_table
 from vla.study.config import ANSWERS, EPISODES, Recipe, StudyConfig, policy_of
 from vla.study.measure import results_alone
 from vla.study.run import carry_out
@@ -41,7 +42,8 @@ def compare(config: StudyConfig, fresh: StudyConfig, name: str) -> dict[str, Any
             for c in (config, fresh)
         )
         found |= {kind: len(was), f"{kind}_other": max(len(was - new), len(new - was))}
-    was_curves, new_curves = (read_table(Path(c.out) / f"metrics_{name}.csv") for c in (config, fresh))
+    # in one form: the oldest are the logger's own lines, with every digit
+    was_curves, new_curves = (curves_table(Path(c.out) / f"metrics_{name}.csv") for c in (config, fresh))
     if found["trained"] and was_curves:
         names = [c for c in was_curves[0] if c not in RATES]
         other = [c for c in names if [r[c] for r in was_curves] != [r.get(c) for r in new_curves]]
