@@ -21,7 +21,7 @@ RATES = ("images_per_second", "flop_utilisation")  # the machine's
 
 
 def apart(config: StudyConfig, names: Sequence[str]) -> StudyConfig:
-    """The study with ``names`` still to be made, in ``runs/again``; what they start from is taken as it is, or made there if it is nowhere."""
+    """The study with ``names`` still to be made, in ``runs/again`` (a saved policy: driven and asked); what they start from is taken as it is, or made there if it is nowhere."""
     home = Path(config.runs) / "again"
     recipes = dict(config.recipes)
     for name, recipe in config.recipes.items():
@@ -59,15 +59,13 @@ def make_again(config: StudyConfig, names: Sequence[str]) -> None:
     """``vla study --again``: resumable, and shared by processes, as the study itself (to begin anew, remove ``runs/again``); rows go into ``again.csv`` beside the study's own.
 
     Raises:
-        ConfigError: a recipe's policy is another study's, or there are no rows of it to compare with.
+        ConfigError: there are no rows of a recipe to compare with.
         Differs: an episode or an answer is another; the new rows stay where the message says.
     """
     out = Path(config.out)
     known = {r["recipe"] for kind in ("episodes", "answers") for r in read_table(out / f"{kind}.csv")}
-    wanted = list(names) or [n for n, r in config.recipes.items() if n in known and not r.policy]
+    wanted = list(names) or [n for n in config.recipes if n in known]
     for name in wanted:
-        if config.recipes[name].policy:
-            raise ConfigError(f"--again {name}: {config.recipes[name].policy} is another study's; give --again to that study")
         if name not in known:
             raise ConfigError(f"--again {name}: {out} has no rows of it to compare with; without --again they are made")
     fresh = apart(config, wanted)

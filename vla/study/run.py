@@ -69,8 +69,8 @@ def check_ready(config: StudyConfig, names: Sequence[str]) -> None:
         load_manifest(config.vqa)
     for name in names:
         recipe = config.recipes[name]
-        made = (policy_of(config, n) for n, r in config.recipes.items() if not r.policy)
-        if recipe.policy and not Path(recipe.policy).is_dir() and Path(recipe.policy) not in made:
+        own = recipe.policy and any(Path(recipe.policy).is_relative_to(f) for f in (config.runs, config.out))
+        if recipe.policy and not own and not Path(recipe.policy).is_dir():
             raise ConfigError(
                 f"recipes.{name}.policy={recipe.policy}: no such folder; train it first, or choose other recipes with --only"
             )
