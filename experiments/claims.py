@@ -22,16 +22,22 @@ HERE = Path(__file__).parent
 BESIDE_RT1 = (  # study, RT-1, the policy beside it
     ("emergent", "rt1_long", "cofinetuned_weighted4_long"),
     ("emergent", "rt1_longer", "cofinetuned_weighted4_long"),
+    ("emergent/seeds", "rt1_longer_first", "cofinetuned_weighted4_long"),
     ("emergent", "rt1_longer", "cofinetuned_weighted4_long_held"),
     ("ablation", "rt1_longer", "weighted_longer"),
     ("ablation", "rt1_longer", "weighted_longer_held"),
+    ("ablation", "rt1_longer_first", "weighted_longer_held"),
     ("ablation", "rt1_longer", "asked_long"),
     ("ablation", "rt1_longer", "asked_long_held"),
+    ("ablation", "rt1_longer_first", "asked_long_held"),
     ("emergent/fresh", "rt1_longer", "asked_long_held"),
+    ("emergent/fresh", "rt1_longer_first", "asked_long_held"),
     ("ablation", "rt1_longer", "asked_long_seed1"),
     ("ablation", "rt1_longer", "asked_long_seed1_held"),
+    ("ablation", "rt1_longer_first", "asked_long_seed1_held"),
     ("ablation", "rt1_longer", "asked_longer"),
     ("ablation", "rt1_longer", "asked_longer_held"),
+    ("ablation", "rt1_longer_first", "asked_longer_held"),
 )
 ORDERS = (  # study, from scratch, robot data alone, co-fine-tuned: the same robot samples each
     ("emergent", "scratch", "robot_only", "cofinetuned_weighted4"),
