@@ -84,6 +84,25 @@ def test_sentences_about_one_picture_hear_as_if_each_had_its_own(training: bool)
     assert torch.allclose(together, apart, atol=1e-4) and not torch.allclose(together[0], together[1], atol=1e-2)
 
 
+def test_two_threads_add_up_what_sentences_say_of_a_picture_in_one_order() -> None:
+    """A picture's gradient is a sum over its sentences; were its order the threads' to choose, no training could be made again."""
+    policy, before = make(), torch.get_num_threads()
+    for film in policy.vision.films:
+        torch.nn.init.normal_(film.shift_scale.weight, std=0.5)
+    owner = torch.arange(8).repeat_interleave(5)[torch.randperm(40)]
+    images, condition = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8), torch.randn(40, 32)
+    weight = next(policy.vision.stem.parameters())
+    torch.set_num_threads(2)
+    try:
+        found = []
+        for _ in range(40):
+            tokens = policy.vision(images, condition, owner)
+            found.append(torch.autograd.grad((tokens * torch.linspace(-1, 1, tokens.numel()).view_as(tokens)).sum(), weight)[0])
+    finally:
+        torch.set_num_threads(before)
+    assert found[0].abs().max() > 0 and all(torch.equal(found[0], g) for g in found)
+
+
 NEW_ENCODER = '''
 import torch
 from torch import nn

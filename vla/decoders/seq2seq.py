@@ -50,7 +50,7 @@ class Seq2SeqDecoder(LanguageModel):
         text_KS = pad_sequence(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id).to(device)
         lengths = torch.tensor([len(i) for i in ids], device=device)
         there = torch.arange(text_KS.shape[1], device=device) < lengths[:, None]
-        images = prefix.tokens_BND[owner_K]
+        images = prefix.tokens_BND.index_select(0, owner_K)
         shown = torch.ones(images.shape[:2], dtype=torch.bool, device=device)
         if sees_K is not None:
             shown = shown & sees_K[:, None]
@@ -98,7 +98,7 @@ class Seq2SeqDecoder(LanguageModel):
         sees = torch.ones(embeds.shape[:2], dtype=torch.bool, device=device)
         if sees_K is not None:
             sees = sees & sees_K[:, None]
-        memory = None if prefix.memory_BMD is None else prefix.memory_BMD[owner_K]
+        memory = None if prefix.memory_BMD is None else prefix.memory_BMD.index_select(0, owner_K)
         with self.looking(memory, sees):
             hidden = self._decode(encoded, mask, embeds, own_mask=own_mask)
         return hidden[text_M, item_M]
