@@ -74,8 +74,9 @@ class FilmEfficientNet(nn.Module):
         if tuple(x.shape[-2:]) != (self.image_size, self.image_size):
             x = nn.functional.interpolate(x, (self.image_size, self.image_size), mode="bicubic", antialias=True)
         x = self.stem(((x - self.mean_C) / self.std_C).contiguous(memory_format=torch.channels_last))
+        # index_select: on a CPU the gradient of x[owner] is added by threads in no fixed order
         for k, (block, film) in enumerate(zip(self.blocks, self.films, strict=True)):
-            x = film(block(x) if k else block(x).index_select(0, owner_K), condition_KD)  # the gradient of x[owner] has no fixed order
+            x = film(block(x) if k else block(x).index_select(0, owner_K), condition_KD)
         tokens = self.project(x).flatten(2).transpose(1, 2)
         return tokens + self.position_ND if self.place else tokens
 
