@@ -23,6 +23,7 @@ BESIDE_RT1 = (  # study, RT-1, the policy beside it
     ("emergent", "rt1_long", "cofinetuned_weighted4_long"),
     ("emergent", "rt1_longer", "cofinetuned_weighted4_long"),
     ("emergent/seeds", "rt1_longer_first", "cofinetuned_weighted4_long"),
+    ("emergent/seeds", "rt1_longer_second", "cofinetuned_weighted4_long"),
     ("emergent", "rt1_longer", "cofinetuned_weighted4_long_held"),
     ("ablation", "rt1_longer", "weighted_longer"),
     ("ablation", "rt1_longer", "weighted_longer_held"),
