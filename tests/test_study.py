@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from conftest import REPOSITORY, TINY_POLICY
 
 from vla.config import ConfigError, load_config
 from vla.evaluate import Result
-from vla.study.config import ANSWERS, EPISODES, TIMES, Recipe, StudyConfig, load_study, policy_of
+from vla.study.config import ANSWERS, EPISODES, PROVENANCE, TIMES, Recipe, StudyConfig, load_study, policy_of
 from vla.study.figures import bars
 from vla.study.report import (
     answer_table,
@@ -59,6 +60,9 @@ def test_a_study_runs_once_and_reports(tiny_run: dict[str, Any], tiny_data: dict
     assert [r["success"] for r in rows[:2]] == [r["success"] for r in rows[4:]]  # the same policy, the same episodes
     text = (tmp_path / "out/report.md").read_text()
     assert "| co-fine-tuned | same | seen | 1 |" in text and "| web |" in text
+    made = read_table(tmp_path / "out/provenance.csv", PROVENANCE)
+    assert [(r["recipe"], r["step"], r["torch"]) for r in made] == [(n, "0", torch.__version__) for n in ("web", "both")]
+    assert f"| co-fine-tuned | 0 | {made[1]['commit']} |" in text
     times = read_table(tmp_path / "out/latency.csv", TIMES)
     assert [(r["recipe"], r["at"]) for r in times] == [(n, str(k)) for k in range(3) for n in ("both", "held", "same")]
     assert all(float(r["ms"]) > 0 for r in times) and "| co-fine-tuned | " in text.split("Time to one action")[1]

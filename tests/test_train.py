@@ -21,6 +21,8 @@ import yaml
 from vla.callbacks import RngState
 from vla.config import ConfigError, check
 from vla.policy import VLAPolicy
+from vla.provenance import COLUMNS, FILE
+from vla.tables import read_table
 from vla.train import RunConfig, train
 
 pytestmark = pytest.mark.filterwarnings("default")  # Lightning and tensorboard warn about their own affairs
@@ -101,6 +103,8 @@ def stopped_and_continued(
                 assert int(found[1]) == torch.load(run / "last.ckpt", weights_only=True)["global_step"]
         subprocess.run(command, check=True, capture_output=True)
         curves.append((losses(run), losses(run, "val/loss")))
+        first, *after = read_table(run / FILE, COLUMNS)
+        assert first["step"] == "0" and [0 < int(r["step"]) < 60 for r in after] == [True] * (name == "torn")
     return curves
 
 
@@ -199,6 +203,7 @@ def test_two_processes_train_together_and_stop_together(tiny_run: dict[str, Any]
     subprocess.run(command, check=True, capture_output=True, timeout=200)
     assert VLAPolicy.load(run / "policy")
     assert len(losses(run)) == 30
+    assert [(r["step"], r["devices"]) for r in read_table(run / FILE, COLUMNS)] == [("0", "2"), (found[1], "2")]
 
 
 def test_a_start_that_failed_leaves_no_run_behind(tiny_run: dict[str, Any]) -> None:

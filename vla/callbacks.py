@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from vla import provenance
 from vla.device import computing_in, wait_for
 from vla.schema import Batch
+from vla.tables import read_table, write_table
 
 
 class StreamPosition(lightning.Callback):
@@ -52,6 +54,18 @@ class RngState(lightning.Callback):
         random.setstate((version, tuple(words), gauss))
         kind, keys, position, has_gauss, cached = state["numpy"]
         np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+
+
+class Provenance(lightning.Callback):
+    """Adds a row to ``path`` when a run begins or goes on: ``vla.provenance``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            made = provenance.row(trainer.global_step, pl_module.device, trainer.world_size)
+            write_table(self.path, [*read_table(self.path, provenance.COLUMNS), made], provenance.COLUMNS)
 
 
 class Keep(lightning.Callback):

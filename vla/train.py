@@ -17,7 +17,7 @@ import yaml
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from vla.callbacks import Best, Keep, Monitor, RngState, StreamPosition
+from vla.callbacks import Best, Keep, Monitor, Provenance, RngState, StreamPosition
 from vla.config import ConfigError, Slot, build, check, load_config
 from vla.contract import Contract, library_versions
 from vla.data.manifest import action_space, load_manifest, pooled, widest
@@ -27,6 +27,7 @@ from vla.data.relative import relative_dims, relative_statistics
 from vla.decoders.tokenizer import load_tokenizer, train_tokenizer
 from vla.hold import held
 from vla.optim import OptimConfig
+from vla.provenance import FILE
 from vla.registry import Stopped
 from vla.rollout_film import RolloutFilm
 from vla.saving import plain, save_policy, start_from
@@ -165,6 +166,7 @@ def _train(config: RunConfig, run: Path, progress: bool) -> Path:
     callbacks = [
         StreamPosition(),
         RngState(),
+        Provenance(run / FILE),
         monitor,
         *([best] if config.train.patience else []),
         RolloutFilm(config.train.rollouts),

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from vla.config import ConfigError, load_config
 from vla.evaluate import SEED
+from vla.provenance import COLUMNS
 
 EPISODES = ("recipe", "cell", "seed", "success", "steps", "failed")
 ANSWERS = ("recipe", "test", "key", "question", "right")
 TIMES = ("recipe", "at", "ms")
+PROVENANCE = ("recipe", *COLUMNS)
 
 
 @dataclass(frozen=True)

@@ -193,14 +193,16 @@ def latency_table(config: StudyConfig, rows: list[dict[str, str]]) -> str:
 
 
 def tables(config: StudyConfig) -> dict[str, str]:
-    """Every table there are rows for, by name: settings, success, cells, pairs, answers, latency."""
-    from vla.study.settings import settings_table
+    """Every table there are rows for, by name: settings, provenance, success, cells, pairs, answers, latency."""
+    from vla.study.settings import provenance_table, settings_table
 
     out = Path(config.out)
     episodes, answers, times = read_episodes(out), read_table(out / "answers.csv", ANSWERS), read_table(out / "latency.csv", TIMES)
     found = {}
     if (episodes or answers) and (settings := settings_table(config)):
         found["settings"] = settings
+    if made := provenance_table(config):
+        found["provenance"] = made
     if episodes:
         found["success"] = success_table(config, episodes)
         if by_cell := cell_table(config, {n: episodes[n] for n in config.recipes if n in episodes}):
@@ -216,6 +218,7 @@ def tables(config: StudyConfig) -> dict[str, str]:
 
 TITLES = {
     "settings": "What every recipe had, from its configuration",
+    "provenance": "What every training was made with, from its first step and from every one at which it went on",
     "success": "Success in %, {} episodes a cell (95 % Wilson intervals)",
     "cells": "The cells of columns that are means of several, success in %",
     "pairs": "The same episodes in pairs: averages, their ratio (bootstrap over episodes), exact McNemar test",

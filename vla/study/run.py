@@ -8,13 +8,14 @@ from pathlib import Path
 
 from vla.config import ConfigError, load_config
 from vla.hold import shared
-from vla.study.config import ANSWERS, EPISODES, StudyConfig, load_study, policy_of
+from vla.study.config import ANSWERS, EPISODES, PROVENANCE, StudyConfig, load_study, policy_of
 from vla.study.measure import ask_all, drive, results_alone, time_actions
 from vla.tables import read_table, write_table
 
 
 def train_recipe(config: StudyConfig, name: str) -> Path:
-    """Train it, or continue, or nothing if its policy is there; its curves go to ``metrics_<recipe>.csv``."""
+    """Train it, or continue, or nothing if its policy is there; its curves go to ``metrics_<recipe>.csv``, what they were made with to ``provenance.csv``."""
+    from vla.provenance import COLUMNS, FILE
     from vla.report import curves_table
     from vla.train import train_from_file
 
@@ -25,6 +26,10 @@ def train_recipe(config: StudyConfig, name: str) -> Path:
     kept, run = Path(config.out) / name, Path(config.runs) / name
     if recipe.config is not None and run.is_dir():
         write_table(Path(config.out) / f"metrics_{name}.csv", curves_table(run))
+        if made := [{"recipe": name} | r for r in read_table(run / FILE, COLUMNS)]:
+            with results_alone(config):
+                others = [r for r in read_table(Path(config.out) / FILE, PROVENANCE) if r["recipe"] != name]
+                write_table(Path(config.out) / FILE, [*others, *made], PROVENANCE)
     if recipe.keep and not kept.is_dir():
         temporary = kept.with_name(kept.name + ".tmp")
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What every recipe of a study had, read from its configuration: a table that nobody types."""
+"""What every recipe of a study had, read from its configuration, and what it was made with: tables that nobody types."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from vla.config import load_config
-from vla.study.config import StudyConfig
-from vla.tables import markdown
+from vla.provenance import FILE
+from vla.study.config import PROVENANCE, StudyConfig
+from vla.tables import markdown, read_table
 from vla.train import RunConfig
 
 HEADER = ["recipe", "starts from", "learns", "steps", "rows a step", "robot samples", "peak rate", "robot's loss times", "seed"]
@@ -31,6 +32,18 @@ def settings_table(config: StudyConfig) -> str:
             f"{run.optim.lr * run.optim.factor:g}", f"{run.policy.get('robot_weight', 1.0):g}" if robots else "", str(run.train.seed),
         ])  # fmt: skip
     return markdown(HEADER, rows) if rows else ""
+
+
+def provenance_table(config: StudyConfig) -> str:
+    """A row for every time that a recipe's training began or went on; empty where none is known."""
+    made = read_table(Path(config.out) / FILE, PROVENANCE)
+    rows = [
+        [recipe.shown or name, *list(r.values())[1:]]
+        for name, recipe in config.recipes.items()
+        for r in made
+        if r["recipe"] == name
+    ]
+    return markdown(["recipe", "from step", "commit", "torch", "device", "devices", "CPU threads"], rows) if rows else ""
 
 
 def _start(run: RunConfig) -> str:
