@@ -44,6 +44,7 @@ ORDERS = (  # study, from scratch, robot data alone, co-fine-tuned: the same rob
     ("emergent", "scratch", "robot_only", "cofinetuned_weighted4"),
     ("emergent", "scratch_long", "robot_only_long", "cofinetuned_weighted4_long"),
     ("emergent/seeds", "scratch_seed1", "robot_only_seed1", "cofinetuned_weighted4_seed1"),
+    ("emergent/seeds", "scratch_seed1_h100", "robot_only_seed1_h100", "cofinetuned_weighted4_seed1_h100"),
     ("ablation", "scratch", "robot_only", "weighted"),
     ("ablation", "scratch", "robot_only_own", "weighted"),
     ("ablation", "scratch_long", "robot_only_long", "weighted_long"),
