@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
@@ -12,12 +13,19 @@ import torch
 from vla import provenance
 
 
+@pytest.fixture(autouse=True)
+def no_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where no git hook runs: its variables would send ``git`` below to the repository that it is of."""
+    for name in [n for n in os.environ if n.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+
+
 def git(folder: Path, *words: str) -> str:
     who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
     return subprocess.run(["git", "-C", str(folder), *who, *words], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_the_commit_of_a_package_in_a_repository(tmp_path: Path) -> None:
+def test_the_commit_of_a_package_in_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "repository/package"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
@@ -26,6 +34,7 @@ def test_the_commit_of_a_package_in_a_repository(tmp_path: Path) -> None:
     git(package, "commit", "-qm", "first")
     head = git(package, "rev-parse", "HEAD")
     (tmp_path / "repository/notes.md").write_text("not code")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))  # as in a hook of another repository
     assert provenance.commit(package) == head[:12]
     (package / "__init__.py").write_text("changed = True")
     assert provenance.commit(package) == head[:12] + "+"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -17,7 +18,8 @@ def commit(folder: Path = Path(__file__).parent) -> str:
     one's; empty where nobody can say (a release: its version says it)."""
 
     def git(*words: str) -> str:
-        found = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=30, check=True)
+        own = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}  # in a hook, these name another repository
+        found = subprocess.run(["git", "-C", str(folder), *words], env=own, capture_output=True, text=True, timeout=30, check=True)
         return found.stdout.strip()
 
     try:
