@@ -1,4 +1,4 @@
-"""Shared tiny data: packed once a session, small enough for every test."""
+"""Shared tiny data, packed once in a session, and run configurations."""
 
 from __future__ import annotations
 
@@ -18,17 +18,23 @@ REPOSITORY = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Two small data sets: robot (24 episodes) and web (40 samples)."""
+    """Folders of two small data sets: robot (24 episodes) and web (40 samples)."""
+    from vla.benchmarks.tabletop.scene import SceneConfig
+    from vla.benchmarks.tabletop.sources import TabletopSource, WebSource
+    from vla.benchmarks.tabletop.web.config import WebConfig
     from vla.data.pack import pack
-    from vla.data.sources import TabletopSource, WebSource
-    from vla.sim.scene import SceneConfig
-    from vla.web.questions import WebConfig
 
     root = tmp_path_factory.mktemp("data")
     scene = SceneConfig(skills=("pick", "near"), cards=(0, 0), concepts=8)
-    pack(TabletopSource(scene, 24, size=32), root / "robot", shard_size=6, val_fraction=0.25, progress=False)
     pack(
-        WebSource(WebConfig(concepts=8, web_only=False, size=32), 40),
+        TabletopSource(scene, 24, size=32),
+        root / "robot",
+        shard_size=6,
+        val_fraction=0.25,
+        progress=False,
+    )
+    pack(
+        WebSource(WebConfig(concepts=8, include_web_only=False, size=32), 40),
         root / "web",
         shard_size=10,
         val_fraction=0.25,
@@ -64,8 +70,12 @@ def tiny_run(tiny_data: dict[str, str], tmp_path: Path) -> dict[str, object]:
     """A complete run configuration as plain data."""
     return {
         "policy": TINY_POLICY,
-        "data": {"datasets": tiny_data, "mixture": {"robot": 0.5, "web": 0.5}, "shuffle": 60},
-        "run": str(tmp_path / "run"),
+        "data": {
+            "datasets": tiny_data,
+            "sampling_weights": {"robot": 0.5, "web": 0.5},
+            "shuffle": 60,
+        },
+        "output_dir": str(tmp_path / "run"),
         "train": {
             "steps": 6,
             "batch_size": 4,
@@ -76,23 +86,29 @@ def tiny_run(tiny_data: dict[str, str], tmp_path: Path) -> dict[str, object]:
             "threads": 2,
             "accelerator": "cpu",
         },
-        "optim": {"warmup": 2},
+        "optim": {"warmup_steps": 2},
     }
 
 
 @pytest.fixture
 def ladder(tiny_run: dict[str, Any], tmp_path: Path) -> Path:
-    """Two sizes, two amounts of data, a web stage."""
+    """A scaling ladder: two sizes, two amounts of data, two seeds, and web pretraining."""
     run = tiny_run | {"train": tiny_run["train"] | {"steps": 2, "val_every": 2, "val_windows": 4}}
-    web = {**run, "data": run["data"] | {"mixture": {"web": 1.0}}}
+    web = {**run, "data": run["data"] | {"sampling_weights": {"web": 1.0}}}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
     (tmp_path / "web.yaml").write_text(yaml.safe_dump(web))
     layers = "policy.decoder.config.n_layer"
     plan = {
-        "pretrain": "web.yaml", "run": "run.yaml", "sizes": {"s": [f"{layers}=1"], "m": [f"{layers}=2"]},
-        "data": {"few": ["train.steps=2"], "many": ["train.steps=4"]}, "seeds": [0, 1], "episodes": 1, "skills": ["pick"],
-        "out": str(tmp_path / "out"), "runs": str(tmp_path / "runs"),
-    }  # fmt: skip
+        "pretrain": "web.yaml",
+        "run": "run.yaml",
+        "sizes": {"s": [f"{layers}=1"], "m": [f"{layers}=2"]},
+        "data": {"few": ["train.steps=2"], "many": ["train.steps=4"]},
+        "seeds": [0, 1],
+        "episodes": 1,
+        "tasks": ["pick"],
+        "out": str(tmp_path / "out"),
+        "runs": str(tmp_path / "runs"),
+    }
     path = tmp_path / "ladder.yaml"
     path.write_text(yaml.safe_dump(plan))
     return path

@@ -1,33 +1,33 @@
-"""Actions: bins, statistics and token ids, there and back."""
+"""Codecs, normalisation and token ids of actions round-trip."""
 
 from __future__ import annotations
 
 import random
-from collections import Counter
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from policies import WORDS
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from vla.actions.bins import QuantileBins, UniformBins
-from vla.actions.fast import FastCodec
-from vla.actions.grammar import ActionGrammar, ActionWriter
-from vla.actions.normalise import Normaliser
-from vla.actions.vocabulary import ActionVocabulary, VocabularyError
-from vla.decoders.text import continuation
-from vla.decoders.tokenizer import train_tokenizer
-from vla.schema import ActionSpace
-
-WORDS = Counter(["pick", "up", "the", "red", "apple", "banana", "where", "is", "what", "kind", "of", "thing", "fruit"] * 50)
+from vla.models.actions.bins import QuantileBins, UniformBins
+from vla.models.actions.constrained_decoding import ActionConstraint, ActionTokenRules
+from vla.models.actions.fast import FastCodec
+from vla.models.actions.normalise import Normaliser
+from vla.models.actions.vocabulary import ActionVocabulary, VocabularyError
+from vla.models.decoders.text import continuation
+from vla.models.decoders.tokenizer import train_tokenizer
+from vla.types import ActionSpace
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=20), st.sampled_from([2, 16, 256]))
 @settings(deadline=None)
-def test_bins_round_trip_within_a_bin_and_keep_the_ends(values: list[float], count: int) -> None:
+def test_uniform_bins_round_trip_within_one_bin_and_keep_the_ends(
+    values: list[float], count: int
+) -> None:
     bins, x = UniformBins(count), torch.tensor(values)
     index = bins.index(x)
     assert bool(((bins.value(index) - x).abs() <= 2.0 / count + 1e-6).all())
@@ -35,13 +35,19 @@ def test_bins_round_trip_within_a_bin_and_keep_the_ends(values: list[float], cou
     assert bins.value(torch.tensor([0, count - 1])).tolist() == [-1.0, 1.0]
 
 
-def test_quantile_bins_are_fine_where_the_data_is_and_keep_repeated_values() -> None:
+def test_quantile_bins_resolve_dense_regions_and_keep_repeated_values() -> None:
     torch.manual_seed(0)
-    x = torch.stack([torch.randn(5000) * 0.05, torch.where(torch.rand(5000) < 0.9, -1.0, 1.0)], 1).clamp(-1, 1)
-    bins = QuantileBins(64, action_dim=2, quantiles=torch.quantile(x, torch.linspace(0, 1, 257), dim=0))
+    x = torch.stack(
+        [torch.randn(5000) * 0.05, torch.where(torch.rand(5000) < 0.9, -1.0, 1.0)], 1
+    ).clamp(-1, 1)
+    bins = QuantileBins(
+        64, action_dim=2, quantiles=torch.quantile(x, torch.linspace(0, 1, 257), dim=0)
+    )
     back, plain = bins.value(bins.index(x)), UniformBins(64)
-    assert torch.equal(back[:, 1], x[:, 1])  # a decision comes back exactly
-    assert (back - x)[:, 0].abs().median() < 0.3 * (plain.value(plain.index(x)) - x)[:, 0].abs().median()
+    assert torch.equal(back[:, 1], x[:, 1])  # binary dimensions are exact
+    assert (back - x)[:, 0].abs().median() < 0.3 * (plain.value(plain.index(x)) - x)[
+        :, 0
+    ].abs().median()
     counts = torch.bincount(bins.index(x)[:, 0], minlength=64)
     assert counts.max() < 2.0 * counts.float().mean()
     with pytest.raises(ValueError, match="pack the data again"):
@@ -49,21 +55,23 @@ def test_quantile_bins_are_fine_where_the_data_is_and_keep_repeated_values() -> 
 
 
 def smooth_chunks(count: int, horizon: int = 16, dims: int = 3) -> torch.Tensor:
-    """Trajectories as robots make them: a few slow waves."""
+    """Smooth trajectories, as robots execute them."""
     g = torch.Generator().manual_seed(0)
     time = torch.linspace(0, 1, horizon)[None, :, None]
     phase, speed, size = (torch.rand((count, 1, dims), generator=g) for _ in range(3))
     return size * torch.sin(2 * torch.pi * (phase + speed * time))
 
 
-def test_fast_is_short_and_every_sequence_it_allows_decodes() -> None:
+def test_fast_compresses_and_every_allowed_sequence_decodes() -> None:
     chunks = smooth_chunks(3000)
     codec = FastCodec(512, action_dim=3, horizon=16, chunks=chunks[:2500])
     held_out = chunks[2500:]
     symbols = codec.encode(held_out, [16] * len(held_out))
     error = (codec.decode(symbols) - held_out).abs()
     assert error.max() <= 16**0.5 / 20 + 1e-6 and error.mean() < 0.03
-    assert sum(map(len, symbols)) / len(symbols) < 48 / 3  # three times shorter than one token a number
+    assert (
+        sum(map(len, symbols)) / len(symbols) < 48 / 3
+    )  # at least three times shorter than one token per number
     rng = random.Random(0)
     for _ in range(50):
         written: list[int] = []
@@ -75,21 +83,39 @@ def test_fast_is_short_and_every_sequence_it_allows_decodes() -> None:
     assert again.encode(held_out, [16] * len(held_out)) == symbols
 
 
-def test_normaliser_modes_and_dead_dims() -> None:
-    space = ActionSpace(("x", "still", "grip"), ("m", "m", "1"), (-1.0, -1.0, 0.0), (1.0, 1.0, 1.0), ("grip",))
-    stats = {"q01": [-0.1, 0.5, 0.2], "q99": [0.3, 0.5, 0.9], "min": [-0.1, 0.5, 0.2], "max": [0.3, 0.5, 0.9]}
+def test_normaliser_modes_and_constant_dimensions() -> None:
+    space = ActionSpace(
+        ("x", "still", "grip"), ("m", "m", "1"), (-1.0, -1.0, 0.0), (1.0, 1.0, 1.0), ("grip",)
+    )
+    stats = {
+        "q01": [-0.1, 0.5, 0.2],
+        "q99": [0.3, 0.5, 0.9],
+        "min": [-0.1, 0.5, 0.2],
+        "max": [0.3, 0.5, 0.9],
+    }
     n = Normaliser(space, stats, "quantiles")
     low, high = n(torch.tensor([-0.1, 0.5, 0.0])), n(torch.tensor([0.3, 0.5, 1.0]))
     assert torch.allclose(low, torch.tensor([-1.0, 0.0, -1.0]), atol=1e-6) and torch.allclose(
         high, torch.tensor([1.0, 0.0, 1.0]), atol=1e-6
     )
-    assert torch.allclose(n.inverse(n(torch.tensor([0.2, 0.5, 1.0]))), torch.tensor([0.2, 0.5, 1.0]), atol=1e-6)
+    assert torch.allclose(
+        n.inverse(n(torch.tensor([0.2, 0.5, 1.0]))), torch.tensor([0.2, 0.5, 1.0]), atol=1e-6
+    )
     stats |= {"mean": [0.1, 0.5, 0.5], "std": [0.05, 0.0, 0.5], "max": [9.0, 0.5, 0.9]}
     z = Normaliser(space, stats, "z_score", {"still": "identity"})
-    assert torch.allclose(z(torch.tensor([0.25, 0.7, 1.0])), torch.tensor([1.0, 0.7, 1.0]), atol=1e-5)
-    stats["q01"], stats["q99"] = [0.1, 0.5, 0.2], [0.101, 0.5, 0.9]  # hardly ever moves, but then far: quantiles would blow it up
-    assert float(Normaliser(space, stats, "quantiles")(torch.tensor([4.45, 0.5, 0.0]))[0]) == pytest.approx(0.0, abs=1e-5)
-    with pytest.raises(ValueError, match=r"normalise_dims\.x2: no such action dim; choices: x, still, grip"):
+    assert torch.allclose(
+        z(torch.tensor([0.25, 0.7, 1.0])), torch.tensor([1.0, 0.7, 1.0]), atol=1e-5
+    )
+    stats["q01"], stats["q99"] = (
+        [0.1, 0.5, 0.2],
+        [0.101, 0.5, 0.9],
+    )  # rarely moves, but far: quantiles would scale it up
+    assert float(
+        Normaliser(space, stats, "quantiles")(torch.tensor([4.45, 0.5, 0.0]))[0]
+    ) == pytest.approx(0.0, abs=1e-5)
+    with pytest.raises(
+        ValueError, match=r"normalise_dims\.x2: no such action dim; choices: x, still, grip"
+    ):
         Normaliser(space, stats, "bounds", {"x2": "identity"})
     with pytest.raises(ValueError, match="needs action statistics"):
         Normaliser(space, None, "quantiles")
@@ -98,24 +124,31 @@ def test_normaliser_modes_and_dead_dims() -> None:
 def tokenizer_of(kind: str) -> Any:
     """Small tokenizers that behave like well-known ones."""
     corpus = [f" {w}" for w in WORDS] * 20 + [f" {n}" for n in range(100)] * 3
-    if kind == "wordpiece":  # BERT: continuations are marked
+    if kind == "wordpiece":  # BERT marks continuations
         raw = Tokenizer(models.WordPiece(unk_token="[UNK]"))
         raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         raw.decoder = decoders.WordPiece()
-        trainer: Any = trainers.WordPieceTrainer(vocab_size=220, special_tokens=["[UNK]", "<eos>", "<pad>"], show_progress=False)
-    elif kind == "sentencepiece":  # Llama 2, T5: a word's space belongs to it, and a text begins with one
+        trainer: Any = trainers.WordPieceTrainer(
+            vocab_size=220, special_tokens=["[UNK]", "<eos>", "<pad>"], show_progress=False
+        )
+    elif kind == "sentencepiece":  # Llama 2, T5: words include their space
         raw = Tokenizer(models.Unigram())
         raw.pre_tokenizer, raw.decoder = (
             pre_tokenizers.Metaspace(prepend_scheme="first"),
             decoders.Metaspace(prepend_scheme="first"),
         )
         trainer = trainers.UnigramTrainer(
-            vocab_size=200, special_tokens=["<unk>", "<eos>", "<pad>"], unk_token="<unk>", show_progress=False
+            vocab_size=200,
+            special_tokens=["<unk>", "<eos>", "<pad>"],
+            unk_token="<unk>",
+            show_progress=False,
         )
-    else:  # GPT-2: common numbers are single, others not; SmolLM2, Qwen: every digit for itself
+    else:  # GPT-2: only common numbers are single tokens; SmolLM2, Qwen: one token per digit
         raw = Tokenizer(models.BPE())
         digits = [pre_tokenizers.Digits(individual_digits=True)] if kind == "digits" else []
-        raw.pre_tokenizer = pre_tokenizers.Sequence([*digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+        raw.pre_tokenizer = pre_tokenizers.Sequence(
+            [*digits, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
         raw.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=420,
@@ -127,34 +160,36 @@ def tokenizer_of(kind: str) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<eos>", pad_token="<pad>")
 
 
-def write_and_read(tokenizer: Any, assign: Any, symbols: list[int]) -> None:
-    """Walk the grammar along the tokens of ``symbols``: each must be allowed, and the symbols must come back."""
+def assert_round_trip(tokenizer: Any, token_assignment: Any, symbols: list[int]) -> None:
+    """Push the tokens of ``symbols``: each must be allowed, and the symbols are returned."""
     codec = UniformBins(256, action_dim=len(symbols))
-    grammar = ActionGrammar(codec, ActionVocabulary(tokenizer, 256, assign, WORDS), tokenizer.eos_token_id)
-    writer = ActionWriter(grammar)
-    for token in grammar.targets(symbols):
-        assert not writer.done and token in writer.allowed().tolist()
-        writer.push(token)
-    assert writer.done and writer.symbols == symbols
+    token_rules = ActionTokenRules(
+        codec, ActionVocabulary(tokenizer, 256, token_assignment, WORDS), tokenizer.eos_token_id
+    )
+    constraint = ActionConstraint(token_rules)
+    for token in token_rules.targets(symbols):
+        assert not constraint.done and token in constraint.allowed().tolist()
+        constraint.push(token)
+    assert constraint.done and constraint.symbols == symbols
 
 
 @pytest.mark.parametrize("kind", ["bytes", "digits", "wordpiece", "sentencepiece"])
-@pytest.mark.parametrize("assign", ["integers", "overwrite", "extra"])
-def test_every_tokenizer_round_trips_or_is_refused_with_the_remedy(
-    kind: str, assign: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("token_assignment", ["integers", "overwrite", "extra"])
+def test_every_tokenizer_round_trips_or_the_error_names_an_alternative(
+    kind: str, token_assignment: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     symbols = [1, 128, 91, 241, 5, 101, 127, 0]
     tokenizer = tokenizer_of(kind)
-    if (kind, assign) == ("wordpiece", "overwrite"):
+    if (kind, token_assignment) == ("wordpiece", "overwrite"):
         with pytest.raises(VocabularyError, match="ordinary ids, 256 are needed; choose extra"):
-            write_and_read(tokenizer, assign, symbols)
+            assert_round_trip(tokenizer, token_assignment, symbols)
         return
-    if (kind, assign) == ("sentencepiece", "overwrite"):
+    if (kind, token_assignment) == ("sentencepiece", "overwrite"):
         with pytest.raises(VocabularyError, match="ordinary ids, 256 are needed; choose extra"):
-            write_and_read(tokenizer, assign, symbols)
+            assert_round_trip(tokenizer, token_assignment, symbols)
         return
-    write_and_read(tokenizer, assign, symbols)
-    assert ("writes numbers as up to" in caplog.text) == (assign == "integers")
+    assert_round_trip(tokenizer, token_assignment, symbols)
+    assert ("writes numbers as up to" in caplog.text) == (token_assignment == "integers")
 
 
 def test_added_tokens_that_split_are_refused() -> None:
@@ -162,20 +197,24 @@ def test_added_tokens_that_split_are_refused() -> None:
         def encode(self, text: str, **options: Any) -> list[int]:
             return super().encode(text.replace("<action_", "< action_"), **options)
 
-    tokenizer = Splitting(tokenizer_object=tokenizer_of("bytes")._tokenizer, eos_token="<eos>", pad_token="<pad>")
+    tokenizer = Splitting(
+        tokenizer_object=tokenizer_of("bytes")._tokenizer, eos_token="<eos>", pad_token="<pad>"
+    )
     with pytest.raises(VocabularyError, match="not as written; choose overwrite"):
         ActionVocabulary(tokenizer, 256, "extra")
 
 
-def test_numbers_that_cannot_be_told_apart_are_refused() -> None:
-    """Without spaces "1" "2" and "12" are the same string."""
+def test_ambiguous_numbers_are_refused() -> None:
+    """Without spaces, "1" "2" and "12" are the same string."""
 
     class Spaceless(PreTrainedTokenizerFast):
         def encode(self, text: str, **options: Any) -> list[int]:
             return super().encode(text.replace(" ", ""), **options)
 
-    tokenizer = Spaceless(tokenizer_object=tokenizer_of("digits")._tokenizer, eos_token="<eos>", pad_token="<pad>")
-    with pytest.raises(VocabularyError, match=r"cannot be told apart; choose extra or overwrite"):
+    tokenizer = Spaceless(
+        tokenizer_object=tokenizer_of("digits")._tokenizer, eos_token="<eos>", pad_token="<pad>"
+    )
+    with pytest.raises(VocabularyError, match=r"cannot be distinguished; choose extra"):
         ActionVocabulary(tokenizer, 256, "integers")
 
 
@@ -183,7 +222,11 @@ def test_overwritten_ids_are_the_least_used() -> None:
     tokenizer = train_tokenizer(WORDS, 1200)
     ids = ActionVocabulary(tokenizer, 256, "overwrite", WORDS).single_ids.tolist()
     used = {i for w in WORDS for i in continuation(tokenizer, f" {w}")}
-    assert not used & set(ids) and not set(tokenizer.all_special_ids) & set(ids) and len(set(ids)) == 256
+    assert (
+        not used & set(ids)
+        and not set(tokenizer.all_special_ids) & set(ids)
+        and len(set(ids)) == 256
+    )
 
 
 def test_integers_are_single_tokens_and_extra_tokens_work() -> None:
@@ -196,4 +239,6 @@ def test_integers_are_single_tokens_and_extra_tokens_work() -> None:
         vocabulary.symbol(continuation(tok, " apple"))
     before = len(tok)
     extra = ActionVocabulary(tok, 301, "extra")
-    assert len(tok) == before + 301 and [extra.symbol((t,)) for t in extra.tokens([*range(301)])] == [*range(301)]
+    assert len(tok) == before + 301 and [
+        extra.symbol((t,)) for t in extra.tokens([*range(301)])
+    ] == [*range(301)]

@@ -1,8 +1,10 @@
-"""The command line as a user meets it, and the shape of the code."""
+"""The command line: help, one-line errors, and the verbs that need no training."""
 
 from __future__ import annotations
 
 import re
+import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -11,103 +13,150 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
+from vla.cli import _install_command, main
+from vla.data.manifest import verify
+
 VLA = [sys.executable, "-c", "from vla.cli import main; main()"]
 
 
-def vla(*args: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*VLA, *args], capture_output=True, text=True, timeout=timeout, cwd=REPOSITORY)
+def vla(*args: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*VLA, *args], capture_output=True, text=True, timeout=timeout, cwd=REPOSITORY
+    )
 
 
-def test_help_is_quick_and_does_not_import_torch() -> None:
-    best = 9.0
-    for _ in range(3):
+def test_help_imports_no_heavy_package() -> None:
+    heavy = ["torch", "lightning", "transformers", "pydantic", "gymnasium", "scipy", "starlette"]
+    code = (
+        "import sys\nfrom vla.cli import main\nsys.argv = ['vla', '--help']\n"
+        "try:\n    main()\nfinally:\n"
+        f"    print('imported', *sorted(set({heavy}) & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "imported"
+    for verb in ("pack", "train", "eval", "eval-offline", "eval-vqa", "serve", "zoo", "data"):
+        assert f" {verb} " in done.stdout
+
+
+def test_help_takes_a_few_times_as_long_as_an_empty_python() -> None:
+    """A ratio, because absolute times depend on the machine and its load."""
+
+    def seconds(command: list[str]) -> float:
         start = time.perf_counter()
-        done = vla("--help")
-        best = min(best, time.perf_counter() - start)
-    assert done.returncode == 0 and all(verb in done.stdout for verb in ("pack", "train", "eval", "demo", "data"))
-    assert best <= 1.0, f"vla --help took {best:.2f} s"
-    check = "import sys; sys.argv=['vla']; import vla.cli; assert not {'torch', 'lightning', 'transformers'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", check], check=True, cwd=REPOSITORY)
+        subprocess.run(command, check=True, capture_output=True, cwd=REPOSITORY)
+        return time.perf_counter() - start
+
+    pairs = [(seconds([*VLA, "--help"]), seconds([sys.executable, "-c", ""])) for _ in range(3)]
+    assert statistics.median(help / empty for help, empty in pairs) < 60
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["train", "configs/demo_tokn.yaml"], r"error: configs/demo_tokn\.yaml: no such configuration; did you mean 'demo_token'"),
-        (["train", "configs/demo_token.yaml", "train.stepz=1"], r"error: train\.stepz: unknown key; did you mean 'steps'"),
+        (
+            ["train", "configs/demo_tokn.yaml"],
+            r"error: configs/demo_tokn\.yaml: no such configuration; did you mean 'demo_token'",
+        ),
+        (
+            ["train", "configs/demo_token.yaml", "train.stepz=1"],
+            r"error: train\.stepz: unknown key; did you mean 'steps'",
+        ),
         (["eval", "nowhere"], r"error: nowhere/model\.safetensors: missing"),
-        (["data", "verify", "nowhere"], r"error: nowhere: no such data folder; make it with `vla pack`"),
-        (["pack", "configs/pack/demo_robot.yaml", "x", "source.episodes=0"], r"error: x: the source has zero episodes"),
+        (
+            ["eval", "nowhere", "--benchmark", "a", "--env", "b"],
+            r"give --benchmark or --env, not both",
+        ),
+        (["eval", "nowhere", "--split", "train"], r"No such option:? '?--split"),
+        (["data", "verify", "nowhere"], r"error: nowhere: no such data folder"),
+        (
+            ["pack", "configs/pack/demo_robot.yaml", "x", "source.episodes=0"],
+            r"error: x: the source has zero episodes",
+        ),
+        (["serve", "nowhere", "--camera", "top"], r"--camera: give OURS=THEIRS"),
+        (["zoo", "--measure"], r"error: zoo: --measure and configurations belong together"),
     ],
 )
-def test_mistakes_are_one_line(args: list[str], message: str) -> None:
-    done = vla(*args)
-    assert done.returncode == 2 and re.search(message, done.stderr) and "Traceback" not in done.stderr
+def test_errors_are_reported_without_a_traceback(
+    args: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """In this process, because each start of the command imports for seconds."""
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr(sys, "argv", ["vla", *args])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    error = capfd.readouterr().err
+    assert stop.value.code == 2 and "Traceback" not in error
+    # typer wraps usage errors in a box
+    text = " ".join(line.strip("│ ") for line in error.splitlines())
+    assert re.search(message, text), error
+    if message.startswith("error"):
+        assert len(error.strip().splitlines()) == 1
+
+
+def test_a_missing_optional_package_is_one_line_with_the_install_command() -> None:
+    code = (
+        "import sys; sys.modules['uvicorn'] = None; sys.argv = ['vla', 'serve', 'nowhere']\n"
+        "from vla.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, timeout=300
+    )
+    assert done.returncode == 2
+    [line] = done.stderr.strip().splitlines()
+    assert line.startswith("error: the package uvicorn is missing; install it: pip install ")
+
+
+def test_the_install_command_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = ["av>=14; extra == 'data'", "av>=14; extra == 'dev'", 'typing-x>1 ; extra == "ray"']
+    monkeypatch.setattr("vla.cli.requires", lambda _: listed)
+    assert _install_command("av") == "pip install 'vla[data]'"
+    assert _install_command("typing_x") == "pip install 'vla[ray]'"
+    assert _install_command("other") == "pip install other"
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130() -> None:
+    code = (
+        "import signal, os, vla.cli.data\n"
+        "from vla.cli import main\n"
+        "import vla.data.manifest as m\n"
+        "m.verify = lambda _: os.kill(os.getpid(), signal.SIGINT)\n"
+        "import sys; sys.argv = ['vla', 'data', 'verify', 'nowhere']; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, timeout=300
+    )
+    assert done.returncode in (130, -signal.SIGINT)
+    assert done.stderr.strip() == "interrupted"
 
 
 def test_pack_then_verify(tmp_path: Path) -> None:
     small = ["source.episodes=4", "source.size=32", "shard_size=2"]
     done = vla("pack", "configs/pack/demo_robot.yaml", str(tmp_path / "d"), *small)
     assert done.returncode == 0 and "4 samples" in done.stdout
-    assert vla("data", "verify", str(tmp_path / "d")).returncode == 0
+    assert verify(tmp_path / "d") == []
     shard = tmp_path / "d" / "shard-000001.tar"
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     done = vla("data", "verify", str(tmp_path / "d"))
     assert done.returncode == 1 and "shard-000001.tar" in done.stderr
 
 
-def test_readme_commands_exist() -> None:
-    text = (REPOSITORY / "README.md").read_text()
-    verbs = set(re.findall(r"`vla (\w+)", text))
-    assert verbs == {"pack", "data", "train", "eval", "demo", "zoo", "doctor", "replay", "scale", "study", "serve"}
-    for path in re.findall(r"configs/[\w/]+\.yaml", text):
-        assert (REPOSITORY / path).is_file(), path
-
-
-@pytest.mark.filterwarnings("default")  # Lightning and tensorboard warn about their own affairs
-def test_the_readmes_swaps_train(tiny_data: dict[str, str], tmp_path: Path) -> None:
-    from vla.config import load_config
-    from vla.policy import VLAPolicy
-    from vla.train import RunConfig, train
-
-    lines = re.findall(r"^vla train (configs/swap\.yaml) (\S+) run=", (REPOSITORY / "README.md").read_text(), re.MULTILINE)
-    assert len(lines) == 3
-    short = [f"data.datasets.{n}={p}" for n, p in tiny_data.items()] + [
-        "train.steps=1",
-        "train.val_every=1",
-        "train.val_windows=2",
-        "train.batch_size=2",
-    ]
-    for n, (path, swap) in enumerate(lines):
-        run = load_config(REPOSITORY / path, [swap, f"run={tmp_path / str(n)}", *short], RunConfig)
-        assert VLAPolicy.load(train(run, progress=False)).contract.cameras == ("top",)
-
-
-def test_files_are_small_and_the_loss_is_near() -> None:
-    for folder in ("vla", "tests"):
-        for path in (REPOSITORY / folder).rglob("*.py"):
-            assert len(path.read_text().splitlines()) <= 250, path
-    # vla train -> train_from_file -> train -> (Lightning) training_step -> losses: at most four hops of ours
-    hops = [
-        ("cli.py", "train_from_file("),
-        ("train.py", "return train("),
-        ("train.py", "trainer.fit(policy"),
-        ("module.py", "losses = self.losses(batch)"),
-    ]
-    for name, call in hops:
-        assert call in (REPOSITORY / "vla" / name).read_text()
-
-
 @pytest.mark.slow
-def test_short_demo_learns_and_continues(tmp_path: Path) -> None:
+def test_the_short_demo_writes_its_report_and_a_second_call_reuses_its_work(
+    tmp_path: Path,
+) -> None:
+    start = time.perf_counter()
     done = vla("demo", "--short", "--out", str(tmp_path), timeout=900)
+    first = time.perf_counter() - start
     assert done.returncode == 0, done.stderr[-2000:]
     page = (tmp_path / "report.html").read_text()
-    assert (
-        page.count("data:image/") == 3
-        and "Q: what action should the robot take to" in page
-        and "http" not in page.split("</style>")[1]
-    )
+    assert page.count("data:image/") == 3 and "Q: what action should the robot take to" in page
+    assert "http" not in page.split("</style>")[1]
     start = time.perf_counter()
-    assert vla("demo", "--short", "--out", str(tmp_path), timeout=300).returncode == 0
-    assert time.perf_counter() - start < 90
+    assert vla("demo", "--short", "--out", str(tmp_path), timeout=900).returncode == 0
+    assert time.perf_counter() - start < first / 2

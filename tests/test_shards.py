@@ -1,4 +1,4 @@
-"""What training reads of a shard: views of a mapped file, arrays as numpy reads them, pictures turned round where they are used."""
+"""The shard reader: memory-mapped samples, arrays, damaged shards."""
 
 from __future__ import annotations
 
@@ -14,54 +14,62 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from test_data import Source, make_episode
+from memory_data import MemorySource, make_episode
 
 from vla.data import shards
-from vla.data.manifest import BadSample, DataError
+from vla.data.config import DataConfig, WindowConfig
 from vla.data.pack import pack
-from vla.data.pipeline import BatchStream, WindowConfig
+from vla.data.pipeline import BatchStream
 from vla.data.samples import read_steps
-from vla.data.shards import untarred
-from vla.means import Means
+from vla.data.shards import iter_tar_samples
+from vla.errors import BadSample, DataError
+from vla.utils.metrics import MetricMeans
 
 
 def samples(shard: Path) -> list[dict[str, Any]]:
-    return list(untarred(shard.parent, iter([{"url": str(shard)}])))
+    return list(iter_tar_samples(shard.parent, iter([{"url": str(shard)}])))
 
 
-def test_samples_are_what_the_tar_holds_and_outlive_the_file(tmp_path: Path) -> None:
-    pack(Source([make_episode(i) for i in range(4)]), tmp_path, shard_size=4, progress=False)
+def test_samples_equal_the_tar_members_and_outlive_the_file(tmp_path: Path) -> None:
+    pack(MemorySource([make_episode(i) for i in range(4)]), tmp_path, shard_size=4, progress=False)
     shard = next(tmp_path.glob("shard-*.tar"))
     with tarfile.open(shard) as tar:
         kept = {m.name: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]
     found = samples(shard)
     shard.unlink()
-    parts = {f"{s['__key__']}.{part}": data for s in found for part, data in s.items() if not part.startswith("__")}
+    parts = {
+        f"{s['__key__']}.{part}": data
+        for s in found
+        for part, data in s.items()
+        if not part.startswith("__")
+    }
     assert {name: bytes(data) for name, data in parts.items()} == kept
     assert all(data.readonly for data in parts.values())
 
 
-def test_many_small_shards_do_not_use_up_the_files_a_process_may_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pack(Source([make_episode(i) for i in range(9)]), tmp_path, shard_size=1, progress=False)
+def test_many_small_shards_stay_below_the_limit_of_open_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack(MemorySource([make_episode(i) for i in range(9)]), tmp_path, shard_size=1, progress=False)
     paths = sorted(tmp_path.glob("shard-*.tar"))
     mapped = [samples(p)[0] for p in paths]
     gc.collect()
     before = len(shards._MAPPED)
-    monkeypatch.setattr(shards, "MOST_MAPPED", before + 2)
-    held = [samples(p)[0] for p in paths]
+    monkeypatch.setattr(shards, "MAX_MAPPED", before + 2)
+    unmapped = [samples(p)[0] for p in paths]
     assert len(shards._MAPPED) == before + 2
-    assert [{k: bytes(v) if k[0] != "_" else v for k, v in s.items()} for s in held] == [
+    assert [{k: bytes(v) if k[0] != "_" else v for k, v in s.items()} for s in unmapped] == [
         {k: bytes(v) if k[0] != "_" else v for k, v in s.items()} for s in mapped
     ]
-    assert all(part.readonly for s in held for k, part in s.items() if k[0] != "_")
-    del held, mapped
+    assert all(part.readonly for s in unmapped for k, part in s.items() if k[0] != "_")
+    del unmapped, mapped
     gc.collect()
-    assert len(shards._MAPPED) < before  # nothing is kept that nobody looks at
+    assert len(shards._MAPPED) < before  # unused files are unmapped
 
 
 @pytest.mark.parametrize("left", [0, 100, 700, -3000])
-def test_a_cut_off_shard_is_named(tmp_path: Path, left: int) -> None:
-    pack(Source([make_episode(i) for i in range(4)]), tmp_path, shard_size=4, progress=False)
+def test_a_truncated_shard_is_named(tmp_path: Path, left: int) -> None:
+    pack(MemorySource([make_episode(i) for i in range(4)]), tmp_path, shard_size=4, progress=False)
     shard = next(tmp_path.glob("shard-*.tar"))
     data = shard.read_bytes().rstrip(b"\0")
     shard.write_bytes(data[:left])
@@ -69,46 +77,67 @@ def test_a_cut_off_shard_is_named(tmp_path: Path, left: int) -> None:
         samples(shard)
 
 
-KINDS = st.sampled_from([np.dtype(k) for k in ("float32", "float64", ">f4", "int64", "uint8", "bool", "<U3")])
+KINDS = st.sampled_from(
+    [np.dtype(k) for k in ("float32", "float64", ">f4", "int64", "uint8", "bool", "<U3")]
+)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    KINDS.flatmap(lambda kind: arrays.arrays(kind, arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5))),
+    KINDS.flatmap(
+        lambda kind: arrays.arrays(
+            kind, arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
+        )
+    ),
     st.booleans(),
 )
-def test_arrays_are_read_as_numpy_reads_them(values: np.ndarray, turned: bool) -> None:
+def test_arrays_equal_those_of_numpy(values: np.ndarray, turned: bool) -> None:
     buffer = io.BytesIO()
-    np.savez(buffer, actions=np.asfortranarray(values) if turned else values, **{"another.name": np.arange(3)})
+    np.savez(
+        buffer,
+        actions=np.asfortranarray(values) if turned else values,
+        **{"another.name": np.arange(3)},
+    )
     sample = {"__key__": "0", "steps.npz": memoryview(buffer.getvalue())}
     read = read_steps(sample)
     with np.load(io.BytesIO(buffer.getvalue()), allow_pickle=False) as theirs:
         assert read.keys() == set(theirs.files)
         for name, array in read.items():
-            assert array.dtype == theirs[name].dtype and array.shape == theirs[name].shape and array.flags.writeable
+            assert (
+                array.dtype == theirs[name].dtype
+                and array.shape == theirs[name].shape
+                and array.flags.writeable
+            )
             assert np.array_equal(array, theirs[name], equal_nan=array.dtype.kind == "f")
 
 
 def test_damaged_arrays_and_python_objects_are_refused() -> None:
     buffer = io.BytesIO()
     np.savez(buffer, actions=np.array([{"a": 1}], dtype=object))
-    for data, why in ((buffer.getvalue(), "never unpickled"), (buffer.getvalue()[:-30], "not a zip file"), (b"", "not a zip file")):
-        with pytest.raises(BadSample, match=rf"sample '7': unreadable \.steps\.npz \(.*{why}.*pack the data again"):
+    for data, why in (
+        (buffer.getvalue(), "never unpickled"),
+        (buffer.getvalue()[:-30], "not a zip file"),
+        (b"", "not a zip file"),
+    ):
+        with pytest.raises(
+            BadSample, match=rf"sample '7': unreadable \.steps\.npz \(.*{why}.*pack the data again"
+        ):
             read_steps({"__key__": "7", "steps.npz": data})
 
 
-def test_pictures_lie_as_decoded_until_they_are_used(tmp_path: Path) -> None:
-    pack(Source([make_episode(i) for i in range(4)]), tmp_path, shard_size=2, progress=False)
-    batch = next(iter(BatchStream({"d": str(tmp_path)}, {"d": 1.0}, WindowConfig(history=3), 4, True, shuffle=20)))
+def test_images_are_reordered_in_memory_only_by_batch_to(tmp_path: Path) -> None:
+    pack(MemorySource([make_episode(i) for i in range(4)]), tmp_path, shard_size=2, progress=False)
+    config = DataConfig({"d": str(tmp_path)}, {"d": 1.0}, WindowConfig(history=3), shuffle=20)
+    batch = next(iter(BatchStream(config, 4, True)))
     read, used = batch.robots[0].images_BVTCHW, batch.to("cpu").robots[0].images_BVTCHW
     assert read.shape == (4, 1, 3, 3, 16, 16) and read.stride(3) == 1
     assert used.is_contiguous() and torch.equal(read, used)
 
 
-def test_a_mean_is_weighted_and_hides_no_nan() -> None:
-    means, device = Means(), torch.device("cpu")
-    means.track("train/a", torch.tensor([1.0, 2.0, 6.0]), torch.tensor([True, True, False]))
-    means.track("train/a", torch.tensor([[5.0]]))
-    means.track("train/b", torch.tensor([1.0, float("nan")]))
-    found = means.take("train", device)
+def test_metric_means_are_weighted_and_propagate_nan() -> None:
+    means, device = MetricMeans(), torch.device("cpu")
+    means.update("train/a", torch.tensor([1.0, 2.0, 6.0]), torch.tensor([True, True, False]))
+    means.update("train/a", torch.tensor([[5.0]]))
+    means.update("train/b", torch.tensor([1.0, float("nan")]))
+    found = means.compute_and_reset("train", device)
     assert found["train/a"] == pytest.approx(8 / 3) and np.isnan(found["train/b"])

@@ -1,216 +1,228 @@
-"""Suites ask for what they say, keep it out of robot data, and their statistics are right."""
+"""The suites of the tabletop: scenes, references, web questions, leaks, averages."""
 
 from __future__ import annotations
 
-import json
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from test_evaluate import Still
 
-from vla.data.manifest import DataError, load_manifest
+from vla.benchmarks.base import EpisodeResult
+from vla.benchmarks.tabletop.appearance import DARK_TABLES, LIGHT_TABLES, TRAIN_TABLES
+from vla.benchmarks.tabletop.benchmark import TabletopBenchmark
+from vla.benchmarks.tabletop.env import Tabletop
+from vla.benchmarks.tabletop.expert import expert_command
+from vla.benchmarks.tabletop.layouts import to_action
+from vla.benchmarks.tabletop.leaks import find_leaks, forbidden_words
+from vla.benchmarks.tabletop.scene import SceneConfig
+from vla.benchmarks.tabletop.sources import TabletopSource, WebSource
+from vla.benchmarks.tabletop.suites import SUITE_TASKS
+from vla.benchmarks.tabletop.tasks import INSTRUCTION_TEMPLATES
+from vla.benchmarks.tabletop.web.concepts import WEB_GROUPS, concepts, splits
+from vla.benchmarks.tabletop.web.config import WebConfig
+from vla.benchmarks.tabletop.web.questions import FIND_TEMPLATES, make_web_sample
+from vla.benchmarks.tabletop.web.references import references
+from vla.data.images import decode_image
 from vla.data.pack import pack
-from vla.data.pictures import decode_image
-from vla.data.sources import TabletopSource, WebSource
-from vla.evaluate import Result, evaluate
-from vla.schema import ACTION_QUESTION, QA
-from vla.sim.expert import expert_command
-from vla.sim.layouts import to_action
-from vla.sim.render import DARK_TABLES, LIGHT_TABLES, TRAIN_TABLES
-from vla.sim.scene import SceneConfig
-from vla.sim.suites import CELLS, SUITES
-from vla.sim.tabletop import Tabletop
-from vla.sim.tasks import PHRASES as ROBOT_PHRASES
-from vla.suites import averages, mcnemar, read_results
-from vla.vqa import ask, by_test, is_right
-from vla.web.knowledge import concepts, splits
-from vla.web.leaks import forbidden_words, leaks
-from vla.web.questions import PHRASES, WebConfig, make_web_sample
-from vla.web.refer import references
+from vla.errors import DataError
+from vla.models.prompts import ACTION_QUESTION
+from vla.testing import check_benchmark
+from vla.types import QA
 
 SCENE = SceneConfig(skills=("pick", "near"), cards=(0, 0), concepts=16)
+WEB = WebConfig(concepts=16, include_web_only=False, groups=WEB_GROUPS, find_questions=3, size=32)
 
 
 def key(name: str) -> str:
     return next(c.key for c in concepts().values() if c.name == name)
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_every_cell_can_be_done_and_shows_what_it_says(cell: str) -> None:
-    env = Tabletop(SCENE, size=32)
-    wins = 0
+def find_questions(config: WebConfig, samples: int) -> list[QA]:
+    return [
+        q
+        for k in range(samples)
+        for q in make_web_sample(config, 0, k).qa
+        if q.tests.startswith("find_")
+    ]
+
+
+@pytest.mark.parametrize("name", SUITE_TASKS)
+def test_every_suite_task_is_feasible_and_differs_from_training_as_described(name: str) -> None:
+    env, rule, successes = Tabletop(SCENE, size=32), SUITE_TASKS[name], 0
     for seed in range(6):
-        observation, _ = env.reset(seed=seed, options={"skill": cell})
+        instruction = env.reset(seed=seed, options={"task": name})[0]["instruction"]
         shown = [i.concept for i in env.world.items]
-        meant = shown[env.task.target if env.task.skill == "pick" else env.task.other]
-        rule = CELLS[cell]
-        if rule.meant:
-            assert any(meant in splits()[g] for g in rule.meant)
-        if rule.tests and "name" not in rule.tests:
-            others = [k for k in shown if k != meant]
-            fitting = [r.text for r in references([meant, *others], 0) if r.test in rule.tests]
-            assert any(f"the {t}" in observation["instruction"] for t in fitting)
-            assert f"the {concepts()[meant].name} " not in f"{observation['instruction']} "
-        assert env.look.table in rule.tables and (env.look.zoom != 1.0) == rule.off_camera
+        referred = shown[env.task.target if env.task.skill == "pick" else env.task.other]
+        if rule.target_groups:
+            assert any(referred in splits()[g] for g in rule.target_groups)
+        if rule.reference_types and "name" not in rule.reference_types:
+            others = [k for k in shown if k != referred]
+            fitting = [
+                r.text for r in references([referred, *others], 0) if r.type in rule.reference_types
+            ]
+            assert any(f"the {text}" in instruction for text in fitting)
+            assert f"the {concepts()[referred].name} " not in f"{instruction} "
+        assert env.appearance.table in rule.tables
+        assert (env.appearance.zoom != 1.0) == rule.move_camera
         assert not env.task.succeeded(env.world)
-        done = False
-        while not done:
-            *_, ended, cut, info = env.step(to_action("rt2", expert_command(env.world, env.task)))
-            done = ended or cut
-        wins += info["success"]
-        assert info["skill"] == cell
-    assert wins >= 5
+        ended = False
+        while not ended:
+            command = expert_command(env.world, env.task)
+            *_, terminated, truncated, info = env.step(to_action("rt2", command))
+            ended = terminated or truncated
+        successes += info["success"]
+        assert info["task"] == name
+    assert successes >= 5
 
 
-def test_looks_of_the_suites_are_not_those_of_training() -> None:
+def test_backgrounds_of_the_suites_are_not_in_the_training_set() -> None:
     assert not set(TRAIN_TABLES) & set(DARK_TABLES + LIGHT_TABLES)
     env = Tabletop(SCENE, size=64)
-    moved = env.reset(seed=3, options={"skill": "environments_hard"})[0]["images"]["top"]
-    assert moved.mean() < 200 < env.reset(seed=3, options={"skill": "seen"})[0]["images"]["top"].mean()
+    dark = env.reset(seed=3, options={"task": "environments_hard"})[0]["images"]["top"]
+    normal = env.reset(seed=3, options={"task": "seen"})[0]["images"]["top"]
+    assert dark.mean() < 200 < normal.mean()
 
 
-def test_references_fit_one_picture_alone() -> None:
+def test_references_fit_exactly_one_image() -> None:
     keys = [key(n) for n in ("duck", "melon", "one", "three")]
-    said = {r.text: n for n in range(4) for r in references(keys, n)}
-    assert said["fruit"] == 1 and said["bird"] == 0 and said["sum of one plus two"] == 3 and said["smallest number"] == 2
-    assert said["honigmelone in german"] == 1 and "number" not in said
+    target = {r.text: n for n in range(4) for r in references(keys, n)}
+    assert target["fruit"] == 1 and target["bird"] == 0
+    assert target["sum of one plus two"] == 3 and target["smallest number"] == 2
+    assert target["honigmelone in german"] == 1 and "number" not in target
     flags = [key(f"flag of {c}") for c in ("japan", "south korea", "greece")]
     by_flag = [{r.text for r in references(flags, n)} for n in range(3)]
-    assert "flag of the country with the capital tokyo" in by_flag[0] and not any("asia" in t for t in by_flag[0])
+    assert "flag of the country with the capital tokyo" in by_flag[0]
+    assert not any("asia" in text for text in by_flag[0])
     assert "flag of a country in europe" in by_flag[2]
-    odd = [key(n) for n in ("duck", "dove", "peacock", "melon")]
-    assert "one that is not a bird" in {r.text for r in references(odd, 3)}
+    birds = [key(n) for n in ("duck", "dove", "peacock", "melon")]
+    assert "one that is not a bird" in {r.text for r in references(birds, 3)}
+
+
+def test_references_by_colour_are_unambiguous() -> None:
     shapes = [key(n) for n in ("red circle", "red square", "blue circle", "duck")]
     assert "shape of the same colour as the square" in {r.text for r in references(shapes, 0)}
-    assert not {r.test for r in references(shapes[1:] + shapes[:1], 0)} & {
-        "same_colour",
-        "other_colour",
-    }  # two circles: like which?
+    # two circles: "the same colour as the circle" would be ambiguous
+    ambiguous = references(shapes[1:] + shapes[:1], 0)
+    assert not {r.type for r in ambiguous} & {"same_colour", "other_colour"}
     assert "shape of another colour" in {r.text for r in references([shapes[2], *shapes[:2]], 0)}
 
 
-def test_the_web_teaches_what_the_suites_ask() -> None:
-    config = WebConfig(
-        concepts=16, web_only=False, groups=("unseen", "digits", "icons", "flags", "people", "shapes"), find=3, size=32
-    )
-    tests, found = set(), []
-    for index in range(150):
-        qa = [q for q in make_web_sample(config, 0, index).qa if q.tests.startswith("find_")]
-        tests |= {q.tests for q in qa}
-        found += qa
-    assert {f"find_{t}" for c in CELLS.values() for t in c.tests} <= tests
-    assert all(q.question.startswith("find the ") and is_right(q.answer, q.answer) for q in found)
-    varied = [make_web_sample(replace(config, phrases=True, any_background=True), 0, k) for k in range(60)]
-    asked = [q.question for s in varied for q in s.qa if q.tests.startswith("find_")]
-    starts = [p.split("{x}")[0] for p in PHRASES]
-    assert {p for p in starts for q in asked if q.startswith(p)} == set(starts)  # every way of asking is there
-    dark = [int(decode_image(s.image, "")[:2, :2].mean()) for s in varied]
-    assert min(dark) < 60 < 220 < max(dark)
+def test_find_questions_have_every_type_of_reference_of_the_suites() -> None:
+    found = find_questions(WEB, 150)
+    types = {f"find_{t}" for rule in SUITE_TASKS.values() for t in rule.reference_types}
+    assert types <= {q.tests for q in found}
+    assert all(q.question.startswith("find the ") for q in found)
+    assert all(re.fullmatch(r".+ \d+ \d+", q.answer) for q in found)  # name and location
+
+
+def test_varied_phrases_use_all_templates_and_backgrounds_may_be_dark() -> None:
+    config = replace(WEB, varied_phrases=True, any_background=True)
+    questions = [q.question for q in find_questions(config, 60)]
+    for template in FIND_TEMPLATES:
+        start, end = template.split("{x}")
+        assert any(q.startswith(start) and q.endswith(end) for q in questions), template
+    corners = [
+        int(decode_image(make_web_sample(config, 0, k).image, "")[:2, :2].mean()) for k in range(60)
+    ]
+    assert min(corners) < 60 < 220 < max(corners)
     with pytest.raises(ValueError, match=r"web\.groups: unknown group 'cars'"):
         WebConfig(groups=("cars",))
 
 
-def test_the_web_may_ask_as_a_robot_is_asked_and_for_every_knowledge_alike() -> None:
-    groups = ("unseen", "digits", "icons", "flags", "people", "shapes")
-    plain = WebConfig(concepts=16, web_only=False, groups=groups, find=3, size=32, phrases=True, singles=0.1)
-    asked = replace(plain, robot_words=0.7, by_knowledge=True, alike=0.5)
-
-    def found(config: WebConfig) -> list[QA]:
-        return [q for k in range(200) for q in make_web_sample(config, 0, k).qa if q.tests.startswith("find_")]
-
-    before, behind = ACTION_QUESTION.split("{instruction}")
-    orders = [q.question.removeprefix(before).removesuffix(behind) for q in found(asked) if q.question.startswith(before)]
-    assert 0.4 < len(orders) / len(found(asked)) < 0.6  # 15 of the 21 ways are orders
-    assert not any(q.question.startswith(before) for q in found(plain))
-    starts = {p.split("{x}")[0] for p in PHRASES if p.endswith("{x}.") and not p.startswith("not")}
-    assert all(o.startswith(tuple({*starts, "give me the "})) for o in orders)
-    taught = {w for forms in ROBOT_PHRASES.values() for p in forms for w in [p.split(" the ")[0]]}
-    assert not [o for o in orders if o.split(" the ")[0] in taught]  # none is a robot's instruction
-    share = [sum(q.tests == "find_odd" for q in found(c)) / len(found(c)) for c in (plain, asked)]
-    assert share[1] > 2 * share[0] > 0
-
-
-def test_no_held_out_knowledge_in_robot_data(tmp_path: Path) -> None:
-    manifest = pack(TabletopSource(SCENE, 60, size=16), tmp_path / "clean", 20, 0.0, False)
-    assert leaks(manifest) == []
-    manifest["words"]["fruit"], manifest["shown"][f"{key('rose')}:noto"] = 1, 2
-    manifest["shown"][splits()["held_out_art"][0]] = 1
-    lines = "\n".join(leaks(manifest))
-    assert "word 'fruit': a kind of thing" in lines and "picture of 'rose'" in lines and "held-out art of 'rabbit'" in lines
-    assert len(leaks(manifest)) == 3
-    with pytest.raises(DataError, match="which pictures were shown"):
-        leaks(load_manifest(tmp_path / "clean") | {"shown": {}})
-    assert {"three", "honigmelone", "tokyo", "cook"} - set(forbidden_words()) == {"tokyo"}  # capitals are text facts about flags
-
-
-def test_suites_are_evaluated_and_averaged_as_in_the_paper(tmp_path: Path) -> None:
-    results, _ = evaluate(Still(), "vla/Tabletop-v0", {"size": 32, "scene": SCENE}, 1, SUITES["all"], progress=False)
-    assert [r.skill for r in results] == SUITES["all"] and averages(results) == dict.fromkeys(
-        ("seen", "generalisation", "emergent"), 0.0
+def test_find_questions_in_the_robot_prompt_are_commands_that_robot_data_does_not_have() -> None:
+    plain = replace(WEB, varied_phrases=True, single_object_share=0.1)
+    prompt = replace(
+        plain, robot_prompt_share=0.7, balance_reference_types=True, odd_one_out_share=0.5
     )
-    for r in results:
-        r.success = r.skill in ("symbol", "maths", "category")
-    assert averages(results)["emergent"] == pytest.approx((1 + 2 / 6 + 0) / 3)
-    assert "generalisation" not in averages([r for r in results if r.skill != "objects_easy"])
+    start, end = ACTION_QUESTION.split("{instruction}")
+    found = {config: find_questions(config, 200) for config in (plain, prompt)}
+    assert not any(q.question.startswith(start) for q in found[plain])
+    commands = [
+        q.question.removeprefix(start).removesuffix(end)
+        for q in found[prompt]
+        if q.question.startswith(start)
+    ]
+    # 15 of the 21 templates are commands
+    assert 0.4 < len(commands) / len(found[prompt]) < 0.6
+    starts = {p.split("{x}")[0] for p in FIND_TEMPLATES if p.endswith("{x}.") and p[:3] != "not"}
+    assert all(c.startswith(tuple({*starts, "give me the "})) for c in commands)
+    robot = {t.split(" the ")[0] for forms in INSTRUCTION_TEMPLATES.values() for t in forms}
+    assert not [c for c in commands if c.split(" the ")[0] in robot]
+    odd = {c: sum(q.tests == "find_odd" for q in qs) / len(qs) for c, qs in found.items()}
+    assert odd[prompt] > 2 * odd[plain] > 0
 
 
-def test_pairs_are_compared_exactly(tmp_path: Path) -> None:
-    def made(wins: set[int]) -> list[Result]:
-        return [Result(s, "pick", "", s in wins, 5) for s in range(20)]
-
-    m = mcnemar(made(set(range(12))), made({0, 1, 15}))
-    assert (m["n"], m["only_ours"], m["only_theirs"]) == (20, 10, 1)
-    assert m["p"] == pytest.approx(2 * (1 + 11) / 2**11)  # two-sided binomial tail, by hand
-    assert mcnemar(made({1}), made({1}))["p"] == 1.0
-    with pytest.raises(DataError, match="different episodes"):
-        mcnemar(made({1}), made({1})[:5])
-    (tmp_path / "r.json").write_text(json.dumps({"episodes": [{"seed": 1}]}))
-    with pytest.raises(DataError, match="not the results of `vla eval`"):
-        read_results(tmp_path / "r.json")
+def test_web_data_has_no_find_questions_by_default() -> None:
+    source = WebSource(WebConfig(concepts=8, include_web_only=False, size=32), 3)
+    questions = [q.tests for n in range(3) for q in source[n].qa]
+    assert questions and not any(t.startswith("find") for t in questions)
 
 
-def test_answers_are_marked() -> None:
-    assert is_right("drum", "Drum") and not is_right("drum", "duck")
-    assert is_right("143 97", "130 110") and not is_right("143 97", "143 130") and not is_right("143 97", "drum")
-    assert is_right("drum 143 97", "drum 150 90") and not is_right("drum 143 97", "duck 143 97")
-    assert is_right("3", "3") and not is_right("3", "4")
+@pytest.mark.slow
+def test_leaks_are_found_in_the_manifest(tmp_path: Path) -> None:
+    manifest = pack(TabletopSource(SCENE, 60, size=16), tmp_path / "data", 20, 0.0, False)
+    assert find_leaks(manifest) == []
+    held_out = splits()["held_out_art"][0]
+    leaking = replace(
+        manifest,
+        words=manifest.words | {"fruit": 1},
+        tags=manifest.tags | {f"{key('rose')}:noto": 2, held_out: 1},
+    )
+    lines = find_leaks(leaking)
+    assert len(lines) == 3
+    text = "\n".join(lines)
+    assert "word 'fruit': a category" in text
+    assert "image of 'rose': not a robot concept" in text
+    assert "held-out art of 'rabbit'" in text
+    with pytest.raises(DataError, match="does not list the art"):
+        find_leaks(replace(manifest, tags={}))
+    command = [sys.executable, "-m", "vla.benchmarks.tabletop.leaks", str(tmp_path / "data")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "no word or image" in done.stdout
+    leaking.save(tmp_path / "data")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.splitlines() == lines
 
 
-class Parrot:
-    """Knows where everything is, and nothing else."""
-
-    def __init__(self, data: str) -> None:
-        from vla.data.samples import read_json
-        from vla.data.shards import untarred
-
-        urls = iter([{"url": f"{data}/{s}"} for s in load_manifest(data)["splits"]["val"]])
-        self.known: list[Any] = [
-            q["answer"] if q["tests"] == "where" else "?"
-            for s in untarred(Path(data), urls)
-            for q in read_json(s)["qa"]
-            if q["needs_image"]
-        ]
-        self.asked = 0
-
-    def answer(self, images: torch.Tensor, questions: list[str]) -> list[str]:
-        self.asked += len(questions)
-        return self.known[self.asked - len(questions) : self.asked]
+def test_capitals_are_not_forbidden_because_only_text_questions_have_them() -> None:
+    words = forbidden_words()
+    assert {"three", "honigmelone", "cook"} <= set(words) and "tokyo" not in words
 
 
-def test_questions_of_a_split_are_asked_and_counted(tiny_data: dict[str, str], tmp_path: Path) -> None:
-    answers = ask(Parrot(tiny_data["web"]), tiny_data["web"], batch=7, progress=False)
-    rows = by_test(answers)
-    assert rows["where"]["right"] == 1.0 and rows["name"]["right"] == 0.0 and rows["all"]["n"] == len(answers)
-    assert rows["all"]["right"] == pytest.approx(np.mean([a.test == "where" for a in answers]))
-    assert len(ask(Parrot(tiny_data["web"]), tiny_data["web"], limit=5, progress=False)) == 5
-    with pytest.raises(DataError, match="no web samples"):
-        ask(None, tiny_data["robot"], progress=False)
+def test_averages_are_those_of_the_paper() -> None:
+    benchmark = TabletopBenchmark(SCENE, size=32)
+    tasks = [
+        task
+        for group in ("seen", "generalisation", "emergent")
+        for task in benchmark.select(group=group)
+    ]
+    assert [t.id for t in tasks] == list(SUITE_TASKS)
+    solved = ("symbol", "maths", "category")
+    results = [EpisodeResult(t.id, 0, "", t.id in solved, 5) for t in tasks]
+    averages = benchmark.summarise(results)
+    assert averages == pytest.approx(
+        {"seen": 0.0, "generalisation": 0.0, "emergent": (1 + 2 / 6 + 0) / 3}
+    )
+    without_one = [r for r in results if r.task != "objects_easy"]
+    assert "generalisation" not in benchmark.summarise(without_one)
 
 
-def test_web_data_is_what_it_was_without_new_questions(tmp_path: Path) -> None:
-    made = WebSource(WebConfig(concepts=8, web_only=False, size=32), 3)
-    assert not any(q.tests.startswith("find") for n in range(3) for q in made[n].qa)
+def test_the_benchmark_passes_the_checks_with_the_cameras_of_a_policy() -> None:
+    benchmark = check_benchmark("tabletop", policy_cameras=("wrist",), size=32)
+    observation, _ = benchmark.make_env(benchmark.tasks()[0]).reset(seed=0)
+    assert list(observation["images"]) == ["wrist"]
+
+
+def test_the_benchmark_selects_skills_and_suites() -> None:
+    benchmark = TabletopBenchmark(SCENE)
+    assert [t.id for t in benchmark.select()] == ["pick", "near"]
+    assert [t.id for t in benchmark.select(["maths"])] == ["maths"]
+    assert len(benchmark.select(group="all")) == len(SUITE_TASKS) + len(INSTRUCTION_TEMPLATES)
+    env = benchmark.make_env(benchmark.select(["maths"])[0])
+    observation, info = env.reset(seed=1)
+    assert info["task"] == "maths" and isinstance(observation["instruction"], str)
+    assert np.shape(observation["images"]["top"]) == (128, 128, 3)

@@ -1,125 +1,165 @@
-"""``vla demo``: the main job on the embedded default, end to end."""
+"""``vla demo``: pack, train, evaluate and report, with the tabletop benchmark."""
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
-from typing import Any
 
 import lightning
+import numpy as np
 
+from vla.benchmarks.base import EpisodeResult
 from vla.config import build, configs_dir, load_config
 from vla.data.pack import pack_from
-from vla.decoders.text import robot_prompt
-from vla.evaluate import PolicyActor, Result, evaluate, to_images
-from vla.film import animation, contact_sheet
-from vla.heads.token import ACTION_WORD
-from vla.policy import VLAPolicy
-from vla.report import default_environment, plot_curves, print_table, section, table_rows, write_html
-from vla.saving import save_policy
-from vla.train import RunConfig, make_contracts, run_tokenizer, train
+from vla.evaluation.report import print_table, section, table_rows, write_html
+from vla.evaluation.rollout import evaluate, open_benchmark, read_results
+from vla.evaluation.video import animation, contact_sheet
+from vla.inference.runner import PolicyRunner, to_images
+from vla.models.prompts import ACTION_WORD, robot_prompt
+from vla.policies.checkpoint import load_policy, save_policy
+from vla.training.config import RunConfig
+from vla.training.curves import plot_curves
+from vla.training.run import train
+from vla.training.specs import make_robot_specs, run_tokenizer
 
+TITLE = "vla demo: pick the named tile out of four"
+DATASETS = ("robot", "web")
+RUNS = ("web", "token", "regression")  # configs/demo_<run>.yaml; the others start from "web"
+EVALUATED = ("untrained", "regression", "token")
+VIDEOS = 8  # rollouts of the token policy in the report
 SHORT_PACK = {"robot": ["source.episodes=400"], "web": ["source.samples=600"]}
-SHORT_TRAIN = ["train.steps=60", "train.val_every=30", "train.log_every=10", "train.save_every=20", "optim.warmup=10"]
+SHORT_TRAIN = [
+    "train.steps=60",
+    "train.val_every=30",
+    "train.log_every=10",
+    "train.save_every=20",
+    "optim.warmup_steps=10",
+]
+
+Evaluation = tuple[list[EpisodeResult], list[list[np.ndarray]]]  # results, frames of the videos
 
 
 def run_demo(out: Path, short: bool = False) -> Path:
-    """Pack, pretrain on the web, train the token policy and the regression baseline from there, evaluate both and an untrained one,
-    write ``report.html``.
+    """Train and evaluate three policies; returns the path of ``report.html``.
 
-    Every step leaves a file behind, so a repeated call continues where an interrupted one stopped.
+    A model is pretrained on web data. A token policy and a regression policy start from it, and an
+    untrained policy is the baseline. Each step writes files under ``out``, so a repeated call
+    continues after an interruption.
+
+    Args:
+        short: fewer data, steps and episodes, for tests.
     """
     started = time.time()
-    configs, episodes = configs_dir(), 40 if short else 200
-    # 1. data
-    for name in ("robot", "web"):
-        pack_from(configs / "pack" / f"demo_{name}.yaml", out / "data" / name, SHORT_PACK[name] if short else [])
-    # 2. policies
+    episodes = 40 if short else 200
+    for name in DATASETS:
+        recipe = configs_dir() / "pack" / f"demo_{name}.yaml"
+        pack_from(recipe, out / "data" / name, SHORT_PACK[name] if short else [])
+    policies = _train_policies(out, short)
+    results: dict[str, list[EpisodeResult]] = {}
+    videos: list[list[np.ndarray]] = []
+    for name in EVALUATED:
+        results_file, count = out / f"eval_{name}.json", VIDEOS if name == "token" else 0
+        results[name], frames = _evaluate(policies[name], results_file, episodes, count)
+        videos = frames or videos
+    rows = table_rows(results)
+    print_table(rows, f"{TITLE}; {episodes} episodes per policy with the same seeds")
+    minutes = (time.time() - started) / 60
+    return _write_report(out, rows, policies["token"], (results["token"], videos), minutes)
+
+
+def _train_policies(out: Path, short: bool) -> dict[str, Path]:
+    """Train the runs in order; returns the folder of each policy, with the untrained one."""
     policies: dict[str, Path] = {}
-    for name in ("web", "token", "regression"):
-        places = [f"run={out / name}", *(f"data.datasets.{d}={out / 'data' / d}" for d in ("robot", "web"))]
-        if name != "web":
-            places.append(f"init={policies['web']}")
-        config = load_config(configs / f"demo_{name}.yaml", [*places, *(SHORT_TRAIN if short else [])], RunConfig)
+    for name in RUNS:
+        overrides = [
+            f"output_dir={out / name}",
+            *(f"data.datasets.{d}={out / 'data' / d}" for d in DATASETS),
+            *([] if name == "web" else [f"init_from={policies['web']}"]),
+            *(SHORT_TRAIN if short else []),
+        ]
+        config = load_config(configs_dir() / f"demo_{name}.yaml", overrides, RunConfig)
         policies[name] = train(config)
         if name == "token":
-            policies["untrained"] = _untrained(config, out / "untrained")
-    # 3. closed loop
-    results: dict[str, list[Result]] = {}
-    films: list[Any] = []
-    for name in ("untrained", "regression", "token"):
-        results[name], shown = _evaluated(policies[name], out / f"eval_{name}.json", episodes, film=8 if name == "token" else 0)
-        films = shown or films
-    # 4. table and page
-    rows = table_rows(results)
-    print_table(rows, f"pick the named one of four, {episodes} episodes a policy, the same scenes for all")
-    minutes = (time.time() - started) / 60
-    return _page(out, rows, policies["token"], films, results["token"], minutes)
+            policies["untrained"] = _save_untrained(config, out / "untrained")
+    return policies
 
 
-def _untrained(config: RunConfig, directory: Path) -> Path:
-    """The token policy with random weights, saved like any other."""
+def _save_untrained(config: RunConfig, directory: Path) -> Path:
+    """The policy of a run with random weights, saved like a trained one."""
     if not directory.is_dir():
-        contracts, words = make_contracts(config)
+        specs, words = make_robot_specs(config)
         lightning.seed_everything(config.train.seed, verbose=False)
-        policy = build("policy", config.policy, contracts=contracts, tokenizer=run_tokenizer(config, words, Path(config.run)))
+        tokenizer = run_tokenizer(config, words, Path(config.output_dir))
+        policy = build("policy", config.policy, specs=specs, tokenizer=tokenizer)
         save_policy(policy, config.policy, directory)
     return directory
 
 
-def _evaluated(directory: Path, path: Path, episodes: int, film: int) -> tuple[list[Result], list[Any]]:
-    """Results from the file of an earlier call, or fresh ones; films are always made anew (a few episodes)."""
-    policy = VLAPolicy.load(directory)
-    options, skills = default_environment(policy.contract)
-    if path.is_file():
-        results = [Result(**row) for row in json.loads(path.read_text(encoding="utf-8"))["episodes"]]
-        films = evaluate(policy, "vla/Tabletop-v0", options, film, skills, film=film, progress=False)[1] if film else []
-        return results, films
-    return evaluate(policy, "vla/Tabletop-v0", options, episodes, skills, path, film=film)
+def _evaluate(directory: Path, results_file: Path, episodes: int, videos: int) -> Evaluation:
+    """Results and videos. An existing file of results is read, but videos are recorded again."""
+    policy = load_policy(directory).robot()
+    benchmark = open_benchmark(policy.spec.benchmark, policy.spec.cameras)
+    tasks = benchmark.default_tasks()
+    if not results_file.is_file():
+        return evaluate(policy, benchmark, tasks, episodes, results_file, videos=videos)
+    frames: list[list[np.ndarray]] = []
+    if videos:
+        _, frames = evaluate(policy, benchmark, tasks, videos, videos=videos, progress=False)
+    return read_results(results_file), frames
 
 
 def action_example(directory: Path) -> str:
-    """Prompt, action string and robot units of one real observation."""
-    import gymnasium as gym
-
-    policy = VLAPolicy.load(directory)
-    options, _ = default_environment(policy.contract)
-    env: Any = gym.make("vla/Tabletop-v0", disable_env_checker=True, **options)
+    """Prompt and output of a token policy for one observation, and the action in robot units."""
+    policy = load_policy(directory)
+    spec = policy.spec
+    benchmark = open_benchmark(spec.benchmark, spec.cameras)
+    env = benchmark.make_env(benchmark.default_tasks()[0])
     observation, _ = env.reset(seed=1)
-    made = policy.plan_and_act(
-        to_images([observation], policy.contract.cameras), [observation["instruction"]], next(iter(policy.contracts))
+    env.close()
+    images, instruction = to_images(observation, spec.cameras), observation["instruction"]
+    robot = next(iter(policy.specs))
+    prefix = policy.prefix(images[None].to(policy.device), robot)
+    prediction = policy.head(robot).predict(policy.decoder, prefix, [instruction])
+    action = PolicyRunner(policy.robot()).act([0], [observation])[0]
+    space = spec.action_space
+    units = "  ".join(
+        f"{n} {v:+.3f} {u}" for n, v, u in zip(space.names, action, space.units, strict=True)
     )
-    action = PolicyActor(policy)([0], [observation])[0]
-    space = policy.contract.action_space
-    units = "  ".join(f"{n} {v:+.3f} {u}" for n, v, u in zip(space.names, action, space.units, strict=True))
-    plan = "".join(f" {p} {ACTION_WORD}" for p in made.plans)
-    return f"{robot_prompt(observation['instruction'])}{plan}{policy.head().text(made.unit_BHA[0])}\n{units}"
+    plan = "".join(f" {p} {ACTION_WORD}" for p in prediction.plans)
+    text = policy.head().text(prediction.normalized_actions_BHA[0])
+    return f"{robot_prompt(instruction)}{plan}{text}\n{units}"
 
 
-def _page(out: Path, rows: list[dict[str, str]], token: Path, films: list[Any], results: list[Result], minutes: float) -> Path:
-    sheet_path = out / "rollouts.png"
-    contact_sheet(films, results).save(sheet_path)
+def _write_report(
+    out: Path, rows: list[dict[str, str]], token: Path, evaluation: Evaluation, minutes: float
+) -> Path:
+    """Write the figures and ``report.html``."""
+    results, videos = evaluation
+    sheet = out / "rollouts.png"
+    contact_sheet(videos, results).save(sheet)
     runs = {"web only": out / "web", "token": out / "token", "regression": out / "regression"}
     curves = plot_curves(runs, out / "curves.png")
     intro = [
-        "A vision-language-action policy, trained from nothing: first on web-like pictures with questions, then on these and expert demonstrations together. "
-        "It sees 64 px images and reads an instruction; it answers with eight numbers written as text. Chance of the right tile is 1 in 4.",
-        f"This call took {minutes:.1f} minutes (an interrupted demo continues, so earlier calls may have done a share).",
+        "A small vision-language-action model learns from random weights: first from web images "
+        "with questions, then from these and expert demonstrations together. Its inputs are 64 px "
+        "images and an instruction. Its outputs are action tokens, one for each of eight action "
+        "dimensions. A random choice of the tile succeeds in 1 of 4 episodes.",
+        f"This call took {minutes:.1f} minutes. If it continued an interrupted demo, earlier calls "
+        "took more.",
     ]
     sections = [
         section(
-            "What the policy writes",
-            "Prompt and answer for one picture, and the same answer in robot units.",
+            "Prompt and output of the token policy",
+            "For one image; below, the same action in robot units.",
             pre=action_example(token),
         ),
         section(
-            "Rollouts, moving",
-            "Eight evaluation episodes of the token policy; a green frame means success.",
-            animation(films, results),
+            "Rollouts",
+            "Eight evaluation episodes of the token policy. A green frame means success.",
+            animation(videos, results),
             "webp",
         ),
-        section("Rollouts, frame by frame", "Time runs to the right.", sheet_path.read_bytes()),
-        section("Learning curves", "Thin: training batches. Thick: held-out shards.", curves),
+        section("Rollouts, frame by frame", "Time runs to the right.", sheet.read_bytes()),
+        section("Learning curves", "Thin: training batches. Thick: validation shards.", curves),
     ]
-    return write_html(out / "report.html", "vla demo: pick the named one of four", intro, rows, sections)
+    return write_html(out / "report.html", TITLE, intro, rows, sections)

@@ -1,7 +1,8 @@
-"""Does a tabletop policy help with other robots' recordings? Bridge (WidowX, 7 dims) and G1 (26 joints) on held-out episodes, rows to results.csv.
+"""Fine-tune on recordings of two robots and measure errors on held-out episodes.
 
-Usage: python experiments/custom_data/run.py [--data bridge] [--policy experiments/tabletop_seen/policy] [--table]; finished runs are skipped, an interrupted one
-continues; bridge and g1 may run side by side.
+Bridge (WidowX, 7 action dimensions) and Unitree G1 (26 joints); rows go to results.csv. Finished
+runs are skipped, and several data sets may run in parallel.
+Usage: python experiments/custom_data/run.py [--data NAME] [--policy FOLDER] [--table]
 """
 
 from __future__ import annotations
@@ -16,16 +17,21 @@ import numpy as np
 
 from vla.config import load_config
 from vla.data.pack import pack_from
-from vla.module import PolicyModule
-from vla.offline import offline, plot
-from vla.tables import add_rows, markdown, put, read_table
-from vla.train import RunConfig, train
+from vla.evaluation.offline import offline
+from vla.evaluation.offline_report import plot
+from vla.policies.checkpoint import load_policy
+from vla.training.run import RunConfig, train
+from vla.utils.csv_tables import add_rows, markdown, put, read_table
 
 HERE = Path(__file__).parent
 SHARED = HERE.parents[2] / "shared" / "realdata"
 SEEDS = (0, 1, 2)
-STARTS = {  # what each changes; fine-tuned: from the tabletop's policy
-    "fine-tuned, LoRA": ("optim.frozen=[vision]", "policy.decoder.lora={rank: 16}", "optim.lr=0.001"),
+STARTS = {  # changes of config.yaml; "fine-tuned" starts from a saved policy
+    "fine-tuned, LoRA": (
+        "optim.frozen=[vision]",
+        "policy.decoder.lora={rank: 16}",
+        "optim.lr=0.001",
+    ),
     "fine-tuned, everything": (),
     "from scratch": (),
 }
@@ -33,7 +39,7 @@ STARTS = {  # what each changes; fine-tuned: from the tabletop's policy
 
 @dataclass(frozen=True)
 class Recorded:
-    """A folder of ../shared/realdata, its camera, how it is packed, and what its training changes."""
+    """A folder of recordings, its camera, and changes of its packing and training."""
 
     folder: str
     camera: str
@@ -43,9 +49,13 @@ class Recorded:
 
 
 _SIZE = "source.mapping.size=64"
-_TOLD = "source.mapping.last_action=true"
+_PREVIOUS = "source.mapping.append_previous_action=true"
 _SPLIT = ("shard_size=5", "val_fraction=0.2")
-_BRIDGE = Recorded("bridge_rlds", "image_0", (_SIZE, "source.mapping.fps=5", "source.mapping.binary.action_6=0.5", *_SPLIT))
+_BRIDGE = Recorded(
+    "bridge_rlds",
+    "image_0",
+    (_SIZE, "source.mapping.fps=5", "source.mapping.binary.action_6=0.5", *_SPLIT),
+)
 _G1 = Recorded(  # joint targets, so differences to the present joints can be learned
     "g1_lerobot21",
     "cam_high",
@@ -53,84 +63,102 @@ _G1 = Recorded(  # joint targets, so differences to the present joints can be le
     incomplete=True,
     changes=("data.relative=[arm]",),
 )
-DATA = {  # told: the state ends with the last action, and differences to it are learned
+DATA = {  # previous: the state ends with the previous action; targets are differences to it
     "bridge": _BRIDGE,
     "g1": _G1,
-    "bridge_told": replace(_BRIDGE, packing=(*_BRIDGE.packing, _TOLD), changes=("data.relative=[arm]",)),
-    "g1_told": replace(_G1, packing=(*_G1.packing, _TOLD)),
+    "bridge_previous": replace(
+        _BRIDGE, packing=(*_BRIDGE.packing, _PREVIOUS), changes=("data.relative=[arm]",)
+    ),
+    "g1_previous": replace(_G1, packing=(*_G1.packing, _PREVIOUS)),
 }
 
 
 def packed(name: str) -> Path:
-    """The data set as shards; five and two episodes are held out."""
+    """Folder of the packed data set; five (Bridge) and two (G1) episodes are held out."""
     of = DATA[name]
-    pack_from(SHARED / of.folder, Path("data/custom") / name, list(of.packing), skip_missing=of.incomplete)
+    pack_from(
+        SHARED / of.folder, Path("data/custom") / name, list(of.packing), skip_missing=of.incomplete
+    )
     return Path("data/custom") / name
 
 
 def run(name: str, start: str, seed: int, policy: Path) -> list[dict[str, Any]]:
-    """One training run and its errors on held-out episodes: a row a dim and a guesser."""
+    """Train once; rows of errors on held-out episodes by action dimension and predictor."""
     data, of = packed(name), DATA[name]
     changes = [
-        f"run=runs/custom/{name}_{start.replace(', ', '-').replace(' ', '_')}_{seed}",
+        f"output_dir=runs/custom/{name}_{start.replace(', ', '-').replace(' ', '_')}_{seed}",
         f"train.seed={seed}",
         f"data.datasets.arm={data}",
         f"data.window.cameras=[{of.camera}]",
         *of.changes,
         *STARTS[start],
     ]
-    config = load_config(HERE / "config.yaml", changes + ([f"init={policy}"] if "fine-tuned" in start else []), RunConfig)
-    result = offline(PolicyModule.load(train(config)).robot(), data, progress=False)
-    if start == next(iter(STARTS)) and seed == SEEDS[0]:
+    config = load_config(
+        HERE / "config.yaml",
+        changes + ([f"init_from={policy}"] if "fine-tuned" in start else []),
+        RunConfig,
+    )
+    result = offline(load_policy(train(config)).robot(), data, progress=False)
+    if "previous" in name and start == next(iter(STARTS)) and seed == SEEDS[0]:
         (HERE / f"{name}.png").write_bytes(plot(result))
-    where = {"data": name, "start": start, "seed": seed, "episodes": len(result.trajectories), "frames": result.frames}
+    common = {
+        "data": name,
+        "start": start,
+        "seed": seed,
+        "episodes": len(result.trajectories),
+        "frames": result.frames,
+    }
     return [
-        where | {"dim": dim, "who": who, "l1": f"{values[k]:.6g}", "range": f"{result.range[k]:.6g}"}
+        common
+        | {"dim": dim, "who": who, "l1": f"{values[k]:.6g}", "range": f"{result.range[k]:.6g}"}
         for who, values in result.errors.items()
         for k, dim in enumerate(result.names)
     ]
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    """Markdown: mean error over dims as a share of each dim's range, first actions and chunks; policies: mean over seeds (lowest to highest)."""
-    cells: dict[tuple[str, str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    """Markdown: errors in % of each dimension's range, averaged over dimensions and seeds."""
+    cells: dict[tuple[str, str, str], dict[str, list[float]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
     for row in rows:
-        who, _, part = row["who"].partition(", ")
-        cells[row["data"], row["start"] if who == "policy" else who, part or "first action"][row["seed"]].append(
-            100 * float(row["l1"]) / float(row["range"])
-        )
+        name, _, part = row["who"].partition(", ")
+        predictor = row["start"] if name == "policy" else name
+        share = 100 * float(row["l1"]) / float(row["range"])
+        cells[row["data"], predictor, part or "next"][row["seed"]].append(share)
     lines = []
-    for data in dict.fromkeys(k[0] for k in cells):
-        for who in dict.fromkeys(k[1] for k in cells if k[0] == data):
-            shown = []
-            for part in ("first action", "chunk"):
-                seeds = sorted(float(np.mean(v)) for v in cells[data, who, part].values())
-                spread = f" ({seeds[0]:.2f} to {seeds[-1]:.2f})" if seeds[-1] - seeds[0] > 1e-9 else ""
-                shown.append(f"{np.mean(seeds):.2f} %{spread}")
-            lines.append([data, who, *shown])
-    return markdown(["data", "who", "next action", "next 8 actions"], lines)
+    for data, predictor in dict.fromkeys(k[:2] for k in cells):
+        shown = []
+        for part in ("next", "chunk"):
+            seeds = [float(np.mean(v)) for v in cells[data, predictor, part].values()]
+            shown.append(f"{np.mean(seeds):.2f}")
+        lines.append([data, predictor, *shown])
+    return markdown(["data", "predictor", "next action, %", "next 8 actions, %"], lines)
 
 
 def tables() -> dict[str, str]:
-    """The README's tables, of results.csv."""
+    """Tables of the README by marker, from ``results.csv``."""
     return {"errors": table(read_table(HERE / "results.csv"))}
 
 
 def main() -> None:
-    """All runs, then the table."""
+    """Execute all missing runs and write the README's table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--policy", type=Path, default=HERE.parent / "tabletop_seen" / "policy")
-    parser.add_argument("--data", choices=list(DATA), help="only this one")
-    parser.add_argument("--table", action="store_true", help="only put the table of results.csv into the README")
+    parser.add_argument("--data", choices=list(DATA), help="only this data set")
+    parser.add_argument("--table", action="store_true", help="write the README's table only")
     arguments = parser.parse_args()
     path = HERE / "results.csv"
     for name in () if arguments.table else [arguments.data] if arguments.data else DATA:
         for seed in SEEDS:
             for start in STARTS:
-                if any((r["data"], r["start"], r["seed"]) == (name, start, str(seed)) for r in read_table(path)):
+                if any(
+                    (r["data"], r["start"], r["seed"]) == (name, start, str(seed))
+                    for r in read_table(path)
+                ):
                     continue
                 new = run(name, start, seed, arguments.policy)
-                add_rows(path, new, Path("runs/custom/results.lock"))  # the other data set may be written beside
+                add_rows(path, new, Path("runs/custom/results.lock"))
     put(HERE / "README.md", "errors", tables()["errors"])
 
 

@@ -1,34 +1,41 @@
-"""What ``vla demo`` wrote, copied here, and the README's table. Usage: python experiments/demo/report.py [runs/demo]"""
+"""Summarise what ``vla demo`` wrote: success.csv, curves.csv, figures and the README's table.
+
+Usage: python experiments/demo/report.py [runs/demo]
+"""
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from pathlib import Path
 
-from vla.evaluate import Result
-from vla.report import curves_table, table_rows
-from vla.tables import markdown, put, write_table
+from vla.evaluation.rollout import read_results
+from vla.experiments.study.summaries import CURVES, SUCCESS, curve_rows, success_rows
+from vla.experiments.study.tables import success_table
+from vla.utils.csv_tables import put, read_table, write_table
 
 HERE = Path(__file__).parent
-POLICIES = {"token": "token, with plan", "regression": "regression, no plan", "untrained": "untrained"}
+POLICIES = {
+    "token": "token, with plan",
+    "regression": "regression, no plan",
+    "untrained": "untrained",
+}
 
 
 def tables() -> dict[str, str]:
-    """The README's table, of the episodes in ``eval_*.json``."""
-    episodes = {shown: json.loads((HERE / f"eval_{name}.json").read_text())["episodes"] for name, shown in POLICIES.items()}
-    rows = table_rows({shown: [Result(**e) for e in found] for shown, found in episodes.items()})
-    return {"success": markdown(list(rows[0]), [list(r.values()) for r in rows])}
+    """Tables of the README by marker, from ``success.csv``."""
+    return {"success": success_table(read_table(HERE / "success.csv", SUCCESS))}
 
 
 def main() -> None:
-    """Copy and put."""
+    """Summarise the runs and write the README's tables."""
     runs = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("runs/demo")
-    for name in POLICIES:
-        shutil.copy(runs / f"eval_{name}.json", HERE)
-    for name in ("web", "token", "regression"):
-        write_table(HERE / f"metrics_{name}.csv", curves_table(runs / name))
+    success = []
+    for name, label in POLICIES.items():
+        success += success_rows(label, read_results(runs / f"eval_{name}.json"))
+    write_table(HERE / "success.csv", success, SUCCESS)
+    curves = [r for n in ("web", "token", "regression") for r in curve_rows(n, runs / n)]
+    write_table(HERE / "curves.csv", curves, CURVES)
     for name in ("curves.png", "rollouts.png"):
         shutil.copy(runs / name, HERE)
     for name, text in tables().items():

@@ -1,6 +1,7 @@
-"""Where a step of ``vla train`` goes: its parts are timed one by one, once waiting for the GPU before and after each, once as it runs.
+"""Time the parts of a step of ``vla train``, with and without waiting for the GPU around each.
 
-Usage: python experiments/gpu/loop.py [key=value ...]: changes of configs/scaling/robot_gpu.yaml; packs as run.py does, writes loop.json.
+Writes loop.json. Usage: python experiments/gpu/loop.py [key=value ...], changes of
+configs/scaling/robot_gpu.yaml
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ import lightning
 import torch
 from run import SHAPES, data_sets, pack_small
 
-from vla.data.manifest import write_json
-from vla.data.module import Streams
-from vla.decoders import causal
-from vla.device import wait_for
-from vla.module import PolicyModule
-from vla.policy import VLAPolicy
-from vla.train import train_from_file
+from vla.data.datamodule import Streams
+from vla.models.decoders import causal
+from vla.policies.base import BasePolicy
+from vla.policies.vla import VLAPolicy
+from vla.training.run import train_from_file
+from vla.utils.device import synchronize
+from vla.utils.io import write_json
 
 HERE, STEPS, COUNTED = Path(__file__).parent, 40, 30
 PARTS: dict[str, tuple[Any, str]] = {
     "batch to the GPU": (Streams, "transfer_batch_to_device"),
-    "losses and means": (PolicyModule, "_step"),
+    "losses and metrics": (BasePolicy, "training_step"),
     "losses": (VLAPolicy, "losses"),
-    "eyes, each of two passes": (VLAPolicy, "prefix"),
-    "decoder's reading, each of two passes": (causal.CausalDecoder, "read"),
-    "of it, texts laid out": (causal, "pack_texts"),
+    "vision encoder, each of two passes": (VLAPolicy, "prefix"),
+    "decoder, each of two passes": (causal.CausalDecoder, "encode_texts"),
+    "of it, packing texts": (causal, "pack_texts"),
     "of it, the model's forward": (causal.CausalDecoder, "forward"),
     "backward": (torch.Tensor, "backward"),
 }
@@ -49,7 +50,11 @@ class _Clock(lightning.Callback):
 
 
 def measured(waiting: bool, changes: list[str]) -> dict[str, Any]:
-    """Milliseconds of a step and its parts, medians of the last steps. waiting: for the GPU around every part. For a process of its own: it wraps methods."""
+    """Milliseconds of a step and its parts, medians of the last steps.
+
+    ``waiting``: synchronise with the GPU around every part. It replaces methods, so it
+    needs a process of its own.
+    """
     spent, at, shapes = defaultdict[str, list[float]](list), list[float](), list[list[int]]()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -58,11 +63,11 @@ def measured(waiting: bool, changes: list[str]) -> dict[str, Any]:
 
         def timed(*a: Any, **k: Any) -> Any:
             if waiting:
-                wait_for(device)
+                synchronize(device)
             start = time.perf_counter()
             found = inner(*a, **k)
             if waiting:
-                wait_for(device)
+                synchronize(device)
             spent[part].append(time.perf_counter() - start)
             if name == "pack_texts":
                 shapes.append(list(found.positions_BL.shape))
@@ -79,17 +84,31 @@ def measured(waiting: bool, changes: list[str]) -> dict[str, Any]:
 
     lightning.Trainer.__init__ = with_clock  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
-        own = [f"run={folder}", f"train.steps={STEPS}", "train.val_every=1000", "train.save_every=1000", "data.shuffle=200"]
-        train_from_file("configs/scaling/robot_gpu.yaml", [*SHAPES, *data_sets(), *own, *changes], progress=False)
+        own = [
+            f"output_dir={folder}",
+            f"train.steps={STEPS}",
+            "train.val_every=1000",
+            "train.save_every=1000",
+            "data.shuffle=200",
+        ]
+        train_from_file(
+            "configs/scaling/robot_gpu.yaml",
+            [*SHAPES, *data_sets(), *own, *changes],
+            progress=False,
+        )
     steps = [1000 * (b - a) for a, b in zip(at[-COUNTED:], at[1 - COUNTED :], strict=False)]
     return {
-        "waiting": waiting, "changes": changes, "step_ms": statistics.median(steps),
-        "parts_ms": {p: 1000 * statistics.median(v[-COUNTED:]) for p, v in spent.items()}, "rows_and_tokens": shapes[-12:],
+        "waiting": waiting,
+        "changes": changes,
+        "step_ms": statistics.median(steps),
+        "parts_ms": {p: 1000 * statistics.median(v[-COUNTED:]) for p, v in spent.items()},
+        "rows_and_tokens": shapes[-12:],
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
+    """Measure both ways and write loop.json."""
     pack_small()
     found = []
     for waiting in (True, False):

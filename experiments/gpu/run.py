@@ -1,6 +1,7 @@
-"""What configs/scaling/ladder_gpu.yaml costs on one GPU: a step, an action and the memory of every size, with random weights of the real shapes.
+"""Measure a training step, an action and the memory of ladder_gpu.yaml's sizes on one GPU.
 
-Usage: python experiments/gpu/run.py [--table]; appends to results.csv, sizes that are there are skipped.
+Weights are random, of the real shapes. Sizes with a row in results.csv are skipped.
+Usage: python experiments/gpu/run.py [--table]
 """
 
 from __future__ import annotations
@@ -14,23 +15,34 @@ from pathlib import Path
 import torch
 
 from vla.data.pack import pack_from
-from vla.scaling.ladder import read_rows
-from vla.tables import markdown, put, read_table, write_table
-from vla.zoo import measure
+from vla.training.measure import measure
+from vla.utils.csv_tables import markdown, put, read_table, write_table
 
 HERE = Path(__file__).parent
 SIZES = ("smollm2_135m", "smollm2_360m", "qwen3_0_6b", "smollm2_1_7b")
-COLUMNS = ("device", "size", "batch", "parameters", "flops_step", "step_s", "act_s", "peak_memory_mb")
-SHAPES = ("policy.decoder.model=null", "policy.vision.weights=false")  # no hub: nothing is downloaded
+COLUMNS = (
+    "device",
+    "size",
+    "batch",
+    "parameters",
+    "flops_step",
+    "step_s",
+    "act_s",
+    "peak_memory_mb",
+)
+SHAPES = (
+    "policy.decoder.model=null",
+    "policy.vision.weights=false",
+)  # random weights: nothing is downloaded
 
 
 def data_sets() -> list[str]:
-    """Where ``pack_small`` packs, as changes of a run's configuration."""
+    """Changes of a run's configuration that select the folders of ``pack_small``."""
     return [f"data.datasets.{name}=data/gpu/{name}" for name in ("robot", "web")]
 
 
 def pack_small() -> None:
-    """A few pictures of 224 px."""
+    """Pack small data sets with images of 224 px."""
     changes = ["source.size=224", "source.episodes=40", "shard_size=5"]
     pack_from(Path("configs/pack/emergent_robot.yaml"), Path("data/gpu/robot"), changes)
     pack_from(
@@ -41,18 +53,25 @@ def pack_small() -> None:
 
 
 def measured(size: str) -> dict[str, str]:
-    """A row: training in bf16 with 64 pictures a batch, one action with a plan of 40 tokens before it."""
+    """A row of one size: training in bf16 with batches of 64, one action after a plan."""
     try:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # memory is its own
+        with ProcessPoolExecutor(
+            1, multiprocessing.get_context("spawn")
+        ) as pool:  # so that peak memory counts this size only
             overrides = [f"policy.decoder={size}", *SHAPES, *data_sets(), "train.batch_size=64"]
             found = pool.submit(measure, "configs/scaling/robot_gpu.yaml", overrides, 5).result()
     except torch.OutOfMemoryError:
-        return {"device": torch.cuda.get_device_name(), "size": size, "batch": "64", "peak_memory_mb": "out of memory"}
+        return {
+            "device": torch.cuda.get_device_name(),
+            "size": size,
+            "batch": "64",
+            "peak_memory_mb": "out of memory",
+        }
     return {c: str(found[c]) for c in COLUMNS if c in found} | {"size": size}
 
 
 def tables() -> dict[str, str]:
-    """The README's."""
+    """Tables of the README by marker, from the CSV and JSON files."""
     rows = []
     for r in read_table(HERE / "results.csv", COLUMNS):
         if not r["step_s"]:
@@ -60,26 +79,41 @@ def tables() -> dict[str, str]:
             continue
         step, memory = float(r["step_s"]), float(r["peak_memory_mb"]) / 1024
         speed = float(r["flops_step"]) / step / 1e12
-        rows.append([
-            r["device"], r["size"], f"{int(r['parameters']) / 1e6:.0f}M", f"{1000 * step:.0f} ms", f"{speed:.0f}", f"{1000 * float(r['act_s']):.0f} ms", f"{memory:.0f} GiB",
-        ])  # fmt: skip
-    header = ["GPU", "decoder", "parameters, eyes and all", "a step of 64 pictures", "TFLOP/s", "an action behind a plan", "memory"]
+        rows.append(
+            [
+                r["device"],
+                r["size"],
+                f"{int(r['parameters']) / 1e6:.0f}",
+                f"{1000 * step:.0f}",
+                f"{speed:.0f}",
+                f"{1000 * float(r['act_s']):.0f}",
+                f"{memory:.0f}",
+            ]
+        )
+    header = [
+        "GPU",
+        "decoder",
+        "million parameters",
+        "ms a step of 64",
+        "TFLOP/s",
+        "ms an action",
+        "GiB",
+    ]
     waited, free = json.loads((HERE / "loop.json").read_text())
-    both = {"a step": (waited["step_ms"], free["step_ms"])} | {p: (v, free["parts_ms"][p]) for p, v in waited["parts_ms"].items()}
-    parts = [[part, f"{a:.0f} ms", f"{b:.0f} ms"] for part, (a, b) in both.items()]
-    runs = [
-        [r["size"], r["data"], f"{int(r['parameters']) / 1e6:.0f}M", r["samples"], f"{float(r['val_loss_robot']):.2f}", f"{float(r['val_loss_web']):.2f}", f"{r['wins']} of {r['episodes']}"]
-        for r in read_rows(HERE / "ladder" / "results.csv")
-    ]  # fmt: skip
+    both = {"a step": (waited["step_ms"], free["step_ms"])} | {
+        p: (v, free["parts_ms"][p]) for p, v in waited["parts_ms"].items()
+    }
+    parts = [[part, f"{a:.0f}", f"{b:.0f}"] for part, (a, b) in both.items()]
     return {
-        "costs": markdown(header, rows), "loop": markdown(["", "waiting for the GPU around every part", "as it runs"], parts),
-        "ladder": markdown(["decoder", "data", "parameters, eyes and all", "samples", "held-out loss, robot", "web", "episodes won"], runs),
-    }  # fmt: skip
+        "costs": markdown(header, rows),
+        "loop": markdown(["part", "ms, synchronised", "ms, as it runs"], parts),
+    }
 
 
 def main() -> None:
+    """Measure the missing sizes and write the README's tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--table", action="store_true", help="the README's table again")
+    parser.add_argument("--table", action="store_true", help="write the README's tables only")
     if not parser.parse_args().table:
         pack_small()
         for size in SIZES:

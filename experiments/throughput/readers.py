@@ -1,4 +1,4 @@
-"""What is compared: our training stream, and random access to the same episodes as LeRobot keeps them in image mode."""
+"""The compared readers: the training stream, and random access to LeRobot image data."""
 
 from __future__ import annotations
 
@@ -6,34 +6,43 @@ import io
 import random
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from vla.data.pictures import decode_image
-from vla.data.pipeline import BatchStream, WindowConfig
-from vla.data.samples import cut_frame, read_json, read_steps
-from vla.data.shards import untarred
+from vla.data.config import DataConfig, WindowConfig
+from vla.data.images import decode_image
+from vla.data.manifest import Manifest
+from vla.data.pipeline import BatchStream
+from vla.data.samples import read_frame, read_json, read_steps
+from vla.data.shards import iter_tar_samples
 
 CHUNK = 8  # actions of a sample
 Keep = Literal["tables", "files", "nothing"]
 
 
-def as_lerobot(shards: Path, manifest: dict[str, Any], out: Path, episodes_a_file: int, camera: str = "top") -> list[Path]:
-    """The same episodes as lerobot writes image mode: PNG in ``struct{bytes, path}``, one episode (2.1) or many (3.0) a parquet file, a row group each."""
+def as_lerobot(
+    shards: Path, manifest: Manifest, out: Path, episodes_a_file: int, camera: str = "top"
+) -> list[Path]:
+    """Write the episodes in LeRobot's image mode; returns the parquet files.
+
+    PNG in ``struct{bytes, path}``, one (2.1) or many (3.0) episodes a file, a row group each.
+    """
     out.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     writer: pq.ParquetWriter | None = None
-    urls = iter([{"url": str(shards / s)} for s in manifest["splits"]["train"]])
-    for n, sample in enumerate(untarred(shards, urls)):
+    urls = iter([{"url": str(shards / s)} for s in manifest.splits["train"]])
+    for n, sample in enumerate(iter_tar_samples(shards, urls)):
         meta, steps = read_json(sample), read_steps(sample)
         frames = []
         for t in range(len(steps["actions"])):
             buffer = io.BytesIO()
-            Image.fromarray(decode_image(cut_frame(sample, meta, camera, t), "")).save(buffer, "PNG")
+            Image.fromarray(decode_image(read_frame(sample, meta, camera, t), "")).save(
+                buffer, "PNG"
+            )
             frames.append({"bytes": buffer.getvalue(), "path": None})
         table = pa.table({"observation.images.top": frames, "action": steps["actions"].tolist()})
         if n % episodes_a_file == 0:
@@ -49,12 +58,21 @@ def as_lerobot(shards: Path, manifest: dict[str, Any], out: Path, episodes_a_fil
 
 
 def random_access(files: list[Path], count: int, keep: Keep, size: int = 0) -> float:
-    """Samples a second: one picture (shrunk to ``size`` px, 0: as it is) and the next ``CHUNK`` actions of a random row of a random episode, as a map-style
-    data set reads. keep: between samples, every episode's table, the files opened, or nothing."""
+    """Samples a second of a map-style data set: a random frame and the next ``CHUNK`` actions.
+
+    ``size``: images are resized to this side in px, 0: not resized. ``keep``: what stays in memory
+    between samples: every episode's table, the open files, or nothing.
+    """
     opened = [pq.ParquetFile(f) for f in files]
-    groups = [(n, g, f.metadata.row_group(g).num_rows) for n, f in enumerate(opened) for g in range(f.num_row_groups)]
+    groups = [
+        (n, g, f.metadata.row_group(g).num_rows)
+        for n, f in enumerate(opened)
+        for g in range(f.num_row_groups)
+    ]
     columns = ["observation.images.top", "action"]
-    tables = [opened[n].read_row_group(g, columns) for n, g, _ in groups] if keep == "tables" else []
+    tables = (
+        [opened[n].read_row_group(g, columns) for n, g, _ in groups] if keep == "tables" else []
+    )
     rng, start = random.Random(0), time.perf_counter()
     for _ in range(count):
         at = rng.randrange(len(groups))
@@ -65,16 +83,19 @@ def random_access(files: list[Path], count: int, keep: Keep, size: int = 0) -> f
         else:
             file = opened[number] if keep == "files" else pq.ParquetFile(files[number])
             table = file.read_row_group(group, columns, use_threads=False)
-        picture = Image.open(io.BytesIO(table.column(columns[0])[row].as_py()["bytes"])).convert("RGB")
-        np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR) if size else picture)
+        image = Image.open(io.BytesIO(table.column(columns[0])[row].as_py()["bytes"])).convert(
+            "RGB"
+        )
+        np.asarray(image.resize((size, size), Image.Resampling.BILINEAR) if size else image)
         np.array(table.column("action").slice(row, CHUNK).to_pylist(), np.float32)
     return count / (time.perf_counter() - start)
 
 
 def from_shards(shards: Path, count: int, camera: str = "top") -> float:
     """Samples a second of the training stream, shuffled, decoded and batched."""
-    window = WindowConfig(cameras=(camera,), horizon=CHUNK, segments=1)
-    stream = iter(BatchStream({"d": str(shards)}, {"d": 1.0}, window, 16, True, shuffle=2000))
+    window = WindowConfig(cameras=(camera,), horizon=CHUNK, max_texts_per_image=1)
+    config = DataConfig({"d": str(shards)}, {"d": 1.0}, window, shuffle=2000)
+    stream = iter(BatchStream(config, 16, True))
     for _ in range(count // 160):
         next(stream)
     start = time.perf_counter()
@@ -84,10 +105,10 @@ def from_shards(shards: Path, count: int, camera: str = "top") -> float:
 
 
 def kb_a_frame(files: list[Path], frames: int) -> float:
-    """Disk of a frame in KiB, its share of everything else included. frames: how many are in these files."""
+    """Disk space of a frame in KiB; ``frames``: number of frames in these files."""
     return sum(f.stat().st_size for f in files) / frames / 1024
 
 
 def frames_in(files: list[Path]) -> int:
-    """Frames in parquet files: those of the training episodes alone, where shards hold the others, too."""
+    """Number of frames in parquet files, which contain training episodes only."""
     return sum(pq.ParquetFile(f).metadata.num_rows for f in files)

@@ -1,4 +1,4 @@
-"""Pictures of robots made a little different at every look: what few recordings have too little of. Pictures of the web stay as they are (answers are places)."""
+"""Random augmentation of robot images. Web images stay unchanged: their answers name places."""
 
 from __future__ import annotations
 
@@ -8,32 +8,36 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+_MAXIMA = {"crop": 1.0, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5}
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """crop: a square of at least this share of the side, stretched back (1: all of it); brightness, contrast, saturation: factors of 1 - x to 1 + x;
-    hue: turned by at most this share of the circle. All off by default.
+    """Random changes of robot images, the same for all frames of a camera in one sample."""
 
-    Raises:
-        ValueError: a value outside 0..1 (hue: 0..0.5; crop: above 0).
-    """
-
+    # Smallest share of the image's sides that a random crop keeps, above 0 to 1; the crop is
+    # resized to the full size. 1: no crop.
     crop: float = 1.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
+    brightness: float = 0.0  # factor between 1 - x and 1 + x, 0 to 1; 0: off
+    contrast: float = 0.0  # factor between 1 - x and 1 + x, 0 to 1; 0: off
+    saturation: float = 0.0  # factor between 1 - x and 1 + x, 0 to 1; 0: off
+    hue: float = 0.0  # largest rotation of the hue, as a share of the full circle, 0 to 0.5; 0: off
 
     def __post_init__(self) -> None:
-        for name, high in (("crop", 1.0), ("brightness", 1.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.5)):
+        for name, high in _MAXIMA.items():
             value = getattr(self, name)
             if not 0 <= value <= high or (name == "crop" and value == 0):
-                raise ValueError(f"data.augment.{name}={value}: expected {'above ' if name == 'crop' else ''}0 to {high}")
+                low = "above 0" if name == "crop" else "0"
+                raise ValueError(f"data.augment.{name}={value}: expected {low} to {high}")
 
 
 def augmented(images_THWC: np.ndarray, config: AugmentConfig, rng: random.Random) -> np.ndarray:
-    """The same change for all frames (uint8) of one camera; a function of its arguments and the state of ``rng``."""
-    from torchvision.transforms.v2 import InterpolationMode, functional  # heavy, and not needed where nothing is varied
+    """uint8 frames of one camera, all changed in the same random way.
+
+    The result depends on the arguments and the state of ``rng`` alone.
+    """
+    # Imported here because it is slow to import and only needed with augmentation.
+    from torchvision.transforms.v2 import InterpolationMode, functional
 
     images = torch.from_numpy(images_THWC).permute(0, 3, 1, 2).contiguous()
     if config.crop < 1:
@@ -41,7 +45,9 @@ def augmented(images_THWC: np.ndarray, config: AugmentConfig, rng: random.Random
         share, down, right = rng.uniform(config.crop, 1), rng.random(), rng.random()
         h, w = round(share * height), round(share * width)
         top, left = round(down * (height - h)), round(right * (width - w))
-        images = functional.resized_crop(images, top, left, h, w, [height, width], InterpolationMode.BILINEAR, antialias=True)
+        images = functional.resized_crop(
+            images, top, left, h, w, [height, width], InterpolationMode.BILINEAR, antialias=True
+        )
     for name in ("brightness", "contrast", "saturation"):
         x = getattr(config, name)
         if x:

@@ -1,4 +1,7 @@
-"""Actions learned as differences to the robot's present state (every step of a chunk to the same state, as UMI, arXiv 2402.10329) or to its last action."""
+"""Actions that are learned as differences to the current state or to the previous action.
+
+All steps of a chunk are differences to the state at its start (UMI, arXiv 2402.10329).
+"""
 
 from __future__ import annotations
 
@@ -8,44 +11,57 @@ from typing import Any
 
 import numpy as np
 
-from vla.data.manifest import DataError, action_space, statistics
+from vla.data.manifest import Manifest
+from vla.data.statistics import column_statistics
+from vla.errors import DataError
 
 
 def last(name: str) -> str:
-    """What the state calls the action dim's value of one step before, see ``Mapping.last_action``."""
+    """State dimension with the previous value of an action dimension.
+
+    See ``Mapping.append_previous_action``.
+    """
     return f"last {name}"
 
 
-def relative_dims(folder: Path, manifest: dict[str, Any]) -> tuple[int, ...]:
-    """Of every action dim the state dim that is its last value, else the one of the same name; -1 where there is none. A decision is
-    a difference (changed or not) to what was last decided only, not to a measured state.
+def relative_dims(folder: Path, manifest: Manifest) -> tuple[int, ...]:
+    """For each action dimension the index of the state dimension that is subtracted, or -1.
+
+    That is its previous value ("last <dim>"), else the state dimension of the same name. A binary
+    dimension is a difference to its previous value only, not to a measured state. Dimensions
+    that were packed as differences are left alone.
 
     Raises:
-        DataError: no dim has one, so nothing can be a difference.
+        DataError: no action dimension has a state dimension.
     """
-    space, source = action_space(manifest), manifest["identity"]["source"]
+    space, names = manifest.action_space, list(manifest.state_names)
     assert space is not None
-    names = list(source.get("state") or ())
-    moved = source.get("mapping", {}).get("delta", ())  # packed as differences already
-    base = {n: n for n in space.names if n in names and n not in moved} | {n: last(n) for n in space.names if last(n) in names}
-    told = [n for n in space.names if n in base and (n not in space.binary or base[n] == last(n))]
-    dims = tuple(names.index(base[n]) if n in told else -1 for n in space.names)
+    base = {n: n for n in space.names if n in names and n not in manifest.delta} | {
+        n: last(n) for n in space.names if last(n) in names
+    }
+    usable = [n for n in base if n not in space.binary or base[n] == last(n)]
+    dims = tuple(names.index(base[n]) if n in usable else -1 for n in space.names)
     if max(dims) < 0:
         raise DataError(
-            f"{folder}: data.relative: no action dim is called like a state dim (actions {', '.join(space.names)}; state "
-            f"{', '.join(names) or 'unnamed'}); leave it out where actions are movements already, or pack with source.mapping.last_action=true"
+            f"{folder}: data.relative: no action dim has the name of a state dim "
+            f"(actions {', '.join(space.names)}; state {', '.join(names) or 'unnamed'}); "
+            "leave it out if actions are movements already, or pack with "
+            "source.mapping.append_previous_action=true"
         )
     return dims
 
 
 def reference(state_P: np.ndarray, dims: tuple[int, ...]) -> np.ndarray:
-    """(A,) what is taken from the actions, and put back when the policy acts: the state, or 0."""
+    """(A,) values subtracted from actions in training and added at run time; 0 where -1."""
     return np.array([state_P[p] if p >= 0 else 0.0 for p in dims], np.float32)
 
 
 def relative_statistics(chunks_NHA: np.ndarray) -> dict[str, Any]:
-    """As of a data set's actions, of the differences in sampled chunks: H x A columns, every step its own, for the first steps differ least; NaN: past an
-    episode's end, not counted."""
+    """Statistics of (n, H, A) relative action chunks, as ``column_statistics`` of H x A columns.
+
+    Each step has its own statistics because early steps differ least from the state. NaN rows
+    (past an episode's end) are ignored.
+    """
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "step.npy"
@@ -53,8 +69,8 @@ def relative_statistics(chunks_NHA: np.ndarray) -> dict[str, Any]:
             inside = step_NA[~np.isnan(step_NA).any(1)]
             if len(inside):
                 np.save(path, inside)
-                found.append(statistics([path]))
-            else:  # no episode is that long: never trained, so it goes on like the step before
+                found.append(column_statistics([path]))
+            else:  # no episode is that long, so this step is never trained
                 found.append(found[-1])
     columns = {k: [v for step in found for v in step[k]] for k in found[0] if k != "quantiles"}
     levels = zip(*(step["quantiles"] for step in found), strict=True)

@@ -1,4 +1,4 @@
-"""Recorded robot data as a source to pack: any reader through a mapping."""
+"""The source ``robot``: recorded robot data, read by any reader through a mapping."""
 
 from __future__ import annotations
 
@@ -11,88 +11,107 @@ import numpy as np
 from PIL import Image
 
 from vla.config import register
-from vla.data.manifest import DataError
-from vla.data.mapping import Mapping, Plan
-from vla.data.pictures import encode_image
+from vla.data.images import encode_image
+from vla.data.mapping import Mapping
 from vla.data.readers import open_reader
-from vla.schema import ActionSpace, Episode
+from vla.data.resolved_mapping import ResolvedMapping
+from vla.data.source import Source
+from vla.errors import DataError
+from vla.types import ActionSpace, Episode
 
 
 @register("source", "robot")
-class RobotSource:
-    """LeRobot, RLDS, HDF5 or a plain folder; the format is found out.
+class RobotSource(Source):
+    """A data set in any registered format (LeRobot, RLDS, HDF5, folder...).
 
-    The action space's bounds are those of the data: packing puts them in when it has seen all.
-
-    Args:
-        path: the data set. mapping: which fields are what, see ``Mapping``. skip_missing: pack what is there of an incomplete download.
+    The bounds of the action space are infinite. ``pack`` replaces them by those of the data.
 
     Raises:
-        DataError: no known format, files that the description promises are missing, or the mapping does not fit.
+        DataError: an unknown format, missing files, or a mapping that does not fit.
     """
 
-    def __init__(self, path: str, mapping: Mapping | None = None, skip_missing: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,  # folder or file of the data set
+        mapping: Mapping | None = None,  # which fields are used, and how
+        skip_missing: bool = False,  # pack the available part of an incomplete download
+    ) -> None:
         self.reader = open_reader(Path(path))
         if self.reader.missing and not skip_missing:
             raise DataError(
-                f"{path}: {'; '.join(self.reader.missing)}; complete the download, or pack what is there with --skip-missing"
+                f"{path}: {'; '.join(self.reader.missing)}; "
+                "complete the download, or pack the available part with --skip-missing"
             )
         if len(self.reader) == 0:
-            raise DataError(f"{path}: none of its episodes has its files; download the whole data set")
-        self.plan = Plan(self.reader, mapping or Mapping())
-        names, rules = tuple(self.plan.names), self.plan.mapping
-        units = tuple(rules.units or ["recorded"] * len(names))
+            raise DataError(f"{path}: no episode has all its files; download the whole data set")
+        self.mapping = ResolvedMapping(self.reader, mapping or Mapping())
+        names, options = tuple(self.mapping.names), self.mapping.mapping
+        units = tuple(options.units or ["recorded"] * len(names))
         if len(units) != len(names):
-            raise DataError(f"{path}: mapping.units: {len(units)} units for {len(names)} action dims")
-        low = tuple(0.0 if n in rules.binary else -math.inf for n in names)
-        high = tuple(1.0 if n in rules.binary else math.inf for n in names)
-        self.action_space: ActionSpace | None = ActionSpace(names, units, low, high, tuple(rules.binary), self.plan.rate)
+            raise DataError(
+                f"{path}: mapping.units: {len(units)} units for {len(names)} action dims"
+            )
+        low = tuple(0.0 if n in options.binary else -math.inf for n in names)
+        high = tuple(1.0 if n in options.binary else math.inf for n in names)
+        self.image_size = (options.size, options.size)
+        self.state_names = tuple(self.mapping.state_names)
+        self.delta = tuple(options.delta)
+        self.action_space = ActionSpace(
+            names, units, low, high, tuple(options.binary), self.mapping.rate
+        )
 
     def __len__(self) -> int:
         return len(self.reader)
 
     def __getitem__(self, index: int) -> Episode:
-        recording, plan = self.reader[index], self.plan
-        rows = plan.rows(recording.steps)
+        recording, mapping = self.reader[index], self.mapping
+        options, rows = mapping.mapping, mapping.rows(recording.steps)
         images = {
-            ours: [
-                encode_image(fitted(picture, plan.mapping), plan.mapping.pictures)
-                for picture in recording.frames[theirs](rows.tolist())
+            camera: [
+                encode_image(resize(image, options), options.image_format)
+                for image in recording.frames[field](rows.tolist())
             ]
-            for ours, theirs in plan.cameras.items()
+            for camera, field in mapping.cameras.items()
         }
-        plans = [recording.texts[plan.mapping.plan][r] for r in rows] if plan.mapping.plan else []
+        plans = [recording.texts[options.plan][r] for r in rows] if options.plan else []
         return Episode(
             recording.key,
-            plan.instruction(recording),
+            mapping.instruction(recording),
             images,
-            plan.actions(recording, rows),
-            state=plan.states(recording, rows),
+            mapping.actions(recording, rows),
+            state=mapping.states(recording, rows),
             plans=plans,
             robot=self.reader.robot,
-            fps=plan.rate,
+            fps=mapping.rate,
             source=str(self.reader.path),
         )
 
     def describe(self) -> dict[str, Any]:
-        """Path, and what the mapping says that is not its default (so that a new choice in it does not make packed data another set)."""
-        plain = asdict(Mapping())
+        """The path, and the options of the mapping that are not at their default.
+
+        New options of ``Mapping`` therefore do not invalidate packed data.
+        """
+        options, default = asdict(self.mapping.mapping), asdict(Mapping())
         return {
-            "name": "robot", "path": str(self.reader.path), "format": self.reader.format,
-            "mapping": {k: v for k, v in asdict(self.plan.mapping).items() if v != plain[k]},
-            "size": self.plan.mapping.size, "cameras": self.plan.cameras, "state": self.plan.state_names,
-        }  # fmt: skip
+            "name": "robot",
+            "path": str(self.reader.path),
+            "format": self.reader.format,
+            "mapping": {k: v for k, v in options.items() if v != default[k]},
+            "size": self.mapping.mapping.size,
+            "cameras": self.mapping.cameras,
+            "state": self.mapping.state_names,
+        }
 
 
-def fitted(picture: np.ndarray, mapping: Mapping) -> np.ndarray:
+def resize(array: np.ndarray, options: Mapping) -> np.ndarray:
     """(H, W, 3) uint8 to (size, size, 3)."""
-    image, size = Image.fromarray(picture), mapping.size
+    image, size = Image.fromarray(array), options.size
     width, height = image.size
-    if mapping.fit == "crop":
+    if options.fit == "crop":
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
         image = image.crop((left, top, left + side, top + side))
-    elif mapping.fit == "pad":
+    elif options.fit == "pad":
         side = max(width, height)
         square = Image.new("RGB", (side, side))
         square.paste(image, ((side - width) // 2, (side - height) // 2))

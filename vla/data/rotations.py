@@ -1,4 +1,4 @@
-"""Rotations from one way of writing them to another."""
+"""Conversion between representations of rotations."""
 
 from __future__ import annotations
 
@@ -8,30 +8,37 @@ from typing import Literal
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-RotationKind = Literal["quaternion_xyzw", "quaternion_wxyz", "euler_xyz", "axis_angle", "rotation_6d"]
-DIMS = {"quaternion_xyzw": 4, "quaternion_wxyz": 4, "euler_xyz": 3, "axis_angle": 3, "rotation_6d": 6}
+RotationKind = Literal[
+    "quaternion_xyzw", "quaternion_wxyz", "euler_xyz", "axis_angle", "rotation_6d"
+]
+_NAMES = {
+    "quaternion_xyzw": list("xyzw"),
+    "quaternion_wxyz": list("wxyz"),
+    "euler_xyz": ["roll", "pitch", "yaw"],
+    "axis_angle": list("xyz"),
+    "rotation_6d": [str(n) for n in range(6)],
+}
+DIMS = {kind: len(names) for kind, names in _NAMES.items()}
 
 
 @dataclass(frozen=True)
 class RotationConfig:
-    """Neighbouring action dims that are a rotation: the first one's name, what they are, and what they are to be (radians)."""
+    """Conversion of neighbouring action dimensions that are one rotation."""
 
-    first: str
+    first: str  # name of the first of these action dimensions
+    # Recorded representation. euler_xyz: radians; rotation_6d: the first two columns of the
+    # rotation matrix (arXiv 1812.07035).
     source: RotationKind
-    target: RotationKind = "axis_angle"
+    target: RotationKind = "axis_angle"  # representation that the policy learns; angles in radians
 
 
 def rotation_names(kind: RotationKind) -> list[str]:
-    """What the numbers of a rotation are called."""
-    if kind == "euler_xyz":
-        return ["roll", "pitch", "yaw"]
-    if kind == "axis_angle":
-        return ["x", "y", "z"]
-    return list("xyzw") if kind == "quaternion_xyzw" else list("wxyz") if kind == "quaternion_wxyz" else [str(n) for n in range(6)]
+    """Names of the dimensions of a representation."""
+    return list(_NAMES[kind])
 
 
-def turn(values: np.ndarray, config: RotationConfig) -> np.ndarray:
-    """(T, source dims) to (T, target dims); 6-D: the first two columns of the matrix (arXiv 1812.07035)."""
+def convert_rotation(values: np.ndarray, config: RotationConfig) -> np.ndarray:
+    """(T, source dimensions) to (T, target dimensions)."""
     if config.source == "rotation_6d":
         a, b = values[:, :3], values[:, 3:]
         x = a / np.linalg.norm(a, axis=1, keepdims=True)
@@ -40,8 +47,10 @@ def turn(values: np.ndarray, config: RotationConfig) -> np.ndarray:
         rotation = Rotation.from_matrix(np.stack([x, y, np.cross(x, y)], 2))
     elif config.source.startswith("quaternion"):
         rotation = Rotation.from_quat(values, scalar_first=config.source == "quaternion_wxyz")
+    elif config.source == "euler_xyz":
+        rotation = Rotation.from_euler("xyz", values)
     else:
-        rotation = Rotation.from_euler("xyz", values) if config.source == "euler_xyz" else Rotation.from_rotvec(values)
+        rotation = Rotation.from_rotvec(values)
     if config.target == "rotation_6d":
         return rotation.as_matrix()[:, :, :2].transpose(0, 2, 1).reshape(len(values), 6)
     if config.target.startswith("quaternion"):

@@ -1,1 +1,1 @@
-"""``vla doctor``: is this robot data fit to learn from, and for this policy?"""
+"""``vla doctor``: defects of robot data, and its fit to a saved policy."""

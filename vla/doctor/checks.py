@@ -1,4 +1,7 @@
-"""What can be wrong with robot data, one function a complaint. All numbers a person may want to change stand at the top."""
+"""The doctor's checks of values and texts, one function per kind of defect.
+
+The thresholds are the constants at the top.
+"""
 
 from __future__ import annotations
 
@@ -9,172 +12,212 @@ from collections.abc import Iterator
 import numpy as np
 
 from vla.doctor.findings import Finding, Summary
-from vla.doctor.signals import lag, pictures, timing
-from vla.doctor.views import Patient, View
+from vla.doctor.signals import action_state_lag, image_motion, timestamps
+from vla.doctor.views import DatasetView, EpisodeView
+from vla.errors import DataError
 
-NEAR_CONSTANT = 1e-3  # q99 - q01 below this share of the whole range
-CLIPPED_SHARE = 0.02  # of rows at a dim's very end
-DECISION_SHARE = 0.6  # of rows at the ends: not clipped, but a decision
-IDLE_SHARE = 0.3  # of rows in which neither action nor state moves
-BALANCE = 20.0  # times as many episodes of the commonest instruction as of the median one
-LOOKED_AT = 40  # episodes whose pictures are decoded
+NEAR_CONSTANT = 1e-3  # q99 - q01 as a share of the range, below which a dimension is near-constant
+CLIPPED_SHARE = 0.02  # share of rows at the minimum or maximum, above which a dimension is clipped
+BINARY_SHARE = 0.6  # above this share of rows at the ends, a dimension is probably binary
+IDLE_SHARE = 0.3  # share of rows without motion, above which an episode is idle
+BALANCE = 20.0  # episodes of the most frequent instruction, relative to the median instruction
+DECODED_EPISODES = 40  # episodes whose images are decoded
 
 
-def examine(patient: Patient) -> tuple[Summary, list[Finding]]:
-    """All checks over all episodes.
+def examine(dataset: DatasetView) -> tuple[Summary, list[Finding]]:
+    """Run all checks over all episodes; findings are sorted, errors first.
 
     Raises:
-        ValueError: there is not one episode that can be read.
+        DataError: no episode can be read.
     """
     summary = Summary([])
-    for view in patient.views():
-        if len(summary.motion) < LOOKED_AT and view.cameras and len(view.actions) >= 8:
-            camera = view.cameras[0]
+    for episode in dataset.episodes():
+        decode = len(summary.image_motion) < DECODED_EPISODES and episode.cameras
+        if decode and len(episode.actions) >= 8:
             try:
-                small = np.stack(
-                    [
-                        p[:: max(1, p.shape[0] // 32), :: max(1, p.shape[1] // 32)].mean(2)
-                        for p in view.pictures(camera, range(len(view.actions)))
-                    ]
-                )
+                summary.image_motion[episode.key] = _motion(episode)
             except ValueError as error:
-                patient.broken[view.key] = str(error)
+                dataset.unreadable[episode.key] = str(error)
                 continue
-            summary.motion[view.key] = (camera, np.abs(np.diff(small, axis=0)).mean((1, 2)))
-        summary.views.append(view)
-    if not summary.views:
-        raise ValueError(
-            f"{patient.name}: not one episode can be read; first reason: {next(iter(patient.broken.values()), 'none given')}"
-        )
-    findings = [Finding("broken episodes", "error", text, [key]) for key, text in patient.broken.items()]
-    for check in (numbers, dims, idle, timing, lag, duplicates, words, leakage):
-        findings += check(patient, summary.views)
-    findings += pictures(patient, summary)
+        summary.episodes.append(episode)
+    if not summary.episodes:
+        reason = next(iter(dataset.unreadable.values()), "none given")
+        raise DataError(f"{dataset.name}: no episode can be read; first reason: {reason}")
+    findings = [
+        Finding("unreadable episode", "error", text, [key])
+        for key, text in dataset.unreadable.items()
+    ]
+    for check in (
+        finite_values,
+        action_ranges,
+        idle_rows,
+        timestamps,
+        action_state_lag,
+        duplicate_episodes,
+        instructions,
+        split_leakage,
+    ):
+        findings += check(dataset, summary.episodes)
+    findings += image_motion(dataset, summary)
     order = {"error": 0, "warning": 1, "note": 2}
     return summary, sorted(findings, key=lambda f: order[f.severity])
 
 
-def numbers(patient: Patient, views: list[View]) -> Iterator[Finding]:
-    """Values that are no numbers."""
-    bad = [v.key for v in views if not np.isfinite(v.actions).all() or (v.state is not None and not np.isfinite(v.state).all())]
+def _motion(episode: EpisodeView) -> np.ndarray:
+    """Mean absolute difference between successive images, on about 32 x 32 grey pixels."""
+    images = episode.images(episode.cameras[0], range(len(episode.actions)))
+    small = np.stack(
+        [i[:: max(1, i.shape[0] // 32), :: max(1, i.shape[1] // 32)].mean(2) for i in images]
+    )
+    return np.abs(np.diff(small, axis=0)).mean((1, 2))
+
+
+def finite_values(dataset: DatasetView, episodes: list[EpisodeView]) -> Iterator[Finding]:
+    """NaN and infinite values."""
+    bad = [
+        e.key
+        for e in episodes
+        if not np.isfinite(e.actions).all()
+        or (e.state is not None and not np.isfinite(e.state).all())
+    ]
     if bad:
-        yield Finding("not a number", "error", f"{len(bad)} episodes have NaN or infinite values; repair or drop them", bad)
+        text = f"{len(bad)} episodes have NaN or infinite values; repair or drop them"
+        yield Finding("NaN or infinite values", "error", text, bad)
 
 
-def dims(patient: Patient, views: list[View]) -> Iterator[Finding]:
-    """Dead and near-constant dims, and values piled up at a dim's ends."""
-    pooled = np.concatenate([v.actions for v in views])
+def action_ranges(dataset: DatasetView, episodes: list[EpisodeView]) -> Iterator[Finding]:
+    """Constant and near-constant dimensions, and many values at the ends of the range."""
+    pooled = np.concatenate([e.actions for e in episodes])
     pooled = pooled[np.isfinite(pooled).all(1)]
     low, high = pooled.min(0), pooled.max(0)
     q01, q99 = np.quantile(pooled, [0.01, 0.99], axis=0)
-    dead = [n for n, a, b in zip(patient.names, low, high, strict=True) if b - a == 0]
-    if dead:
+    names = dataset.names
+    constant = [n for n, a, b in zip(names, low, high, strict=True) if b - a == 0]
+    if constant:
         yield Finding(
-            "dead dim", "warning", f"{', '.join(dead)}: never changes; leave it out of mapping.action, or check the recording", dead
+            "constant dimension",
+            "warning",
+            f"{', '.join(constant)}: never changes; leave it out of mapping.action, "
+            "or check the recording",
+            constant,
         )
-    free = [n not in dead and n not in patient.binary for n in patient.names]
+    free = [n not in constant and n not in dataset.binary for n in names]
     near = [
         n
-        for n, f, a, b, p, q in zip(patient.names, free, low, high, q01, q99, strict=True)
+        for n, f, a, b, p, q in zip(names, free, low, high, q01, q99, strict=True)
         if f and q - p < NEAR_CONSTANT * (b - a)
     ]
     if near:
         yield Finding(
-            "near-constant dim",
+            "near-constant dimension",
             "warning",
-            f"{', '.join(near)}: 98 % of rows lie in a thousandth of the range, so q01 and q99 are no scale; single outliers? use min_max or clean them",
+            f"{', '.join(near)}: 98 % of the rows are within a thousandth of the range, so "
+            "quantile normalisation fails; remove outliers, or use normalise: min_max",
             near,
         )
-    at_end = ((pooled == low) | (pooled == high)).mean(0)
-    known = [n for n, f in zip(patient.names, free, strict=True) if f and n not in near]
-    share = dict(zip(patient.names, at_end, strict=True))
-    decisions = [n for n in known if share[n] > DECISION_SHARE]  # both ends together: a gripper, not a clipped dim
-    if decisions:
+    at_end = dict(zip(names, ((pooled == low) | (pooled == high)).mean(0), strict=True))
+    known = [n for n, f in zip(names, free, strict=True) if f and n not in near]
+    binary = [n for n in known if at_end[n] > BINARY_SHARE]
+    if binary:
         yield Finding(
-            "decision?",
+            "possibly binary dimension",
             "note",
-            f"{', '.join(decisions)}: nearly always at one end; if it is a decision, say so: mapping.binary",
-            decisions,
+            f"{', '.join(binary)}: nearly always at the minimum or maximum; "
+            "if it is binary, set mapping.binary",
+            binary,
         )
-    piled = [n for n in known if CLIPPED_SHARE < share[n] <= DECISION_SHARE]
-    if piled:
-        shares = ", ".join(f"{n} {100 * share[n]:.0f} %" for n in piled)
+    clipped = [n for n in known if CLIPPED_SHARE < at_end[n] <= BINARY_SHARE]
+    if clipped:
+        shares = ", ".join(f"{n} {100 * at_end[n]:.0f} %" for n in clipped)
         yield Finding(
-            "clipped", "warning", f"rows at the very end of their range: {shares}; the recorder or controller clips there", piled
+            "clipped dimension",
+            "warning",
+            f"rows at the minimum or maximum: {shares}; the recorder or controller clips there",
+            clipped,
         )
 
 
-def idle(patient: Patient, views: list[View]) -> Iterator[Finding]:
-    """Rows in which nothing happens."""
-    still = []
-    scale = np.concatenate(
-        [np.abs(np.diff(v.state if v.state is not None else v.actions, axis=0)) for v in views if len(v.actions) > 1]
-    )
-    step = np.quantile(scale, 0.95, axis=0) + 1e-12
-    for v in views:
-        values = v.state if v.state is not None else v.actions
+def idle_rows(dataset: DatasetView, episodes: list[EpisodeView]) -> Iterator[Finding]:
+    """Many rows without motion."""
+    moving = [e.state if e.state is not None else e.actions for e in episodes]
+    steps = [np.abs(np.diff(values, axis=0)) for values in moving if len(values) > 1]
+    scale = np.quantile(np.concatenate(steps), 0.95, axis=0) + 1e-12
+    idle = {}
+    for e, values in zip(episodes, moving, strict=True):
         if len(values) > 4:
-            share = float((np.abs(np.diff(values, axis=0)) < 0.02 * step).all(1).mean())
+            share = float((np.abs(np.diff(values, axis=0)) < 0.02 * scale).all(1).mean())
             if share > IDLE_SHARE:
-                still.append((v.key, share))
-    if still:
-        worst = max(s for _, s in still)
+                idle[e.key] = share
+    if idle:
         yield Finding(
-            "idle",
+            "idle rows",
             "warning",
-            f"{len(still)} of {len(views)} episodes stand still for more than {100 * IDLE_SHARE:.0f} % of their rows (up to {100 * worst:.0f} %): a policy learns to wait; cut these rows",
-            [k for k, _ in still],
+            f"{len(idle)} of {len(episodes)} episodes have no motion in more than "
+            f"{100 * IDLE_SHARE:.0f} % of their rows (up to {100 * max(idle.values()):.0f} %): "
+            "a policy learns to wait; remove these rows",
+            list(idle),
         )
 
 
-def duplicates(patient: Patient, views: list[View]) -> Iterator[Finding]:
-    """The same actions twice."""
+def _fingerprint(episode: EpisodeView) -> str:
+    rounded = np.ascontiguousarray(np.round(episode.actions, 6))
+    return hashlib.sha256(rounded.tobytes()).hexdigest()
+
+
+def duplicate_episodes(dataset: DatasetView, episodes: list[EpisodeView]) -> Iterator[Finding]:
+    """Episodes with equal actions."""
     groups: dict[str, list[str]] = defaultdict(list)
-    for v in views:
-        groups[hashlib.sha256(np.ascontiguousarray(np.round(v.actions, 6)).tobytes()).hexdigest()].append(v.key)
-    twice = [keys for keys in groups.values() if len(keys) > 1]
-    if twice:
-        shown = "; ".join(" = ".join(k[:4]) for k in twice[:5])
+    for e in episodes:
+        groups[_fingerprint(e)].append(e.key)
+    equal = [keys for keys in groups.values() if len(keys) > 1]
+    if equal:
+        listed = "; ".join(" = ".join(keys[:4]) for keys in equal[:5])
         yield Finding(
-            "duplicates",
+            "duplicate episodes",
             "warning",
-            f"{sum(len(k) - 1 for k in twice)} episodes repeat another's actions: {shown}; drop the copies",
-            [k for keys in twice for k in keys[1:]],
+            f"{sum(len(k) - 1 for k in equal)} episodes have the actions of another one: "
+            f"{listed}; drop the copies",
+            [k for keys in equal for k in keys[1:]],
         )
 
 
-def words(patient: Patient, views: list[View]) -> Iterator[Finding]:
-    """Empty instructions, one for all, or a few that drown the others."""
-    empty = [v.key for v in views if not v.instruction.strip()]
+def instructions(dataset: DatasetView, episodes: list[EpisodeView]) -> Iterator[Finding]:
+    """Empty instructions, only one instruction, or very unequal numbers of episodes."""
+    empty = [e.key for e in episodes if not e.instruction.strip()]
     if empty:
-        yield Finding("no instruction", "error", f"{len(empty)} episodes have no instruction; set mapping.instruction", empty)
-    counts = Counter(v.instruction for v in views if v.instruction.strip())
-    if len(counts) == 1 and len(views) > 1:
+        text = f"{len(empty)} episodes have no instruction; set mapping.instruction"
+        yield Finding("empty instruction", "error", text, empty)
+    counts = Counter(e.instruction for e in episodes if e.instruction.strip())
+    median = float(np.median(list(counts.values()))) if counts else 0.0
+    if len(counts) == 1 and len(episodes) > 1:
         yield Finding(
-            "one instruction", "note", f"all episodes have the instruction {next(iter(counts))!r}: a policy will not listen to it"
+            "single instruction",
+            "note",
+            f"only one unique instruction, {next(iter(counts))!r}: "
+            "language conditioning cannot be learned",
         )
-    elif counts and max(counts.values()) > BALANCE * float(np.median(list(counts.values()))):
+    elif counts and max(counts.values()) > BALANCE * median:
         name, n = counts.most_common(1)[0]
         yield Finding(
-            "unbalanced",
+            "unbalanced instructions",
             "warning",
-            f"{name!r} has {n} episodes, the median instruction {np.median(list(counts.values())):.0f}; weight or drop some",
+            f"{name!r} has {n} episodes, the median instruction {median:.0f}; drop some episodes",
         )
 
 
-def leakage(patient: Patient, views: list[View]) -> Iterator[Finding]:
-    """Episodes that train and validation share."""
-    marks: dict[str, set[str]] = {"train": set(), "val": set()}
+def split_leakage(dataset: DatasetView, episodes: list[EpisodeView]) -> Iterator[Finding]:
+    """Episodes that are in the train and the validation split."""
+    splits: dict[str, set[str]] = {"train": set(), "val": set()}
     keys: dict[str, str] = {}
-    for v in views:
-        mark = hashlib.sha256(np.ascontiguousarray(np.round(v.actions, 6)).tobytes()).hexdigest()
-        marks.setdefault(v.split, set()).add(mark)
-        keys[mark] = v.key
-    shared = marks["train"] & marks["val"]
+    for e in episodes:
+        mark = _fingerprint(e)
+        splits.setdefault(e.split, set()).add(mark)
+        keys[mark] = e.key
+    shared = splits["train"] & splits["val"]
     if shared:
         yield Finding(
-            "leakage",
+            "train-validation leakage",
             "error",
-            f"{len(shared)} validation episodes are in the training split too; split again",
+            f"{len(shared)} validation episodes are also in the train split; drop the copies",
             [keys[m] for m in shared],
         )

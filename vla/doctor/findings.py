@@ -1,4 +1,4 @@
-"""What the doctor says, and what it has seen."""
+"""The results of an examination."""
 
 from __future__ import annotations
 
@@ -7,26 +7,25 @@ from typing import Literal
 
 import numpy as np
 
-from vla.doctor.views import View
+from vla.doctor.views import EpisodeView
 
 Severity = Literal["error", "warning", "note"]
 
 
 @dataclass
 class Finding:
-    """One complaint: the check's name, how bad, what and the remedy, and whom it concerns (episode keys or dim names)."""
+    """One defect of a data set."""
 
-    check: str
+    check: str  # name of the check
     severity: Severity
-    text: str
-    who: list[str] = field(default_factory=list)
+    text: str  # the defect and its remedy
+    affected: list[str] = field(default_factory=list)  # episode keys or action dimensions
 
 
 @dataclass
 class Summary:
-    """What one pass over the episodes keeps: everything small, pictures only as their movement."""
+    """The data that one pass over the episodes keeps; of images only the amount of motion."""
 
-    views: list[View]
-    motion: dict[str, tuple[str, np.ndarray]] = field(
-        default_factory=dict
-    )  # key -> camera, mean difference between successive pictures
+    episodes: list[EpisodeView]
+    # Episode key -> (T - 1,) mean absolute difference between successive images of one camera.
+    image_motion: dict[str, np.ndarray] = field(default_factory=dict)

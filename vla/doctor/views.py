@@ -1,4 +1,4 @@
-"""Episodes as the doctor sees them: from packed shards, or straight from a recorded data set."""
+"""Episodes for the doctor's checks, from packed shards or from a recorded data set."""
 
 from __future__ import annotations
 
@@ -9,96 +9,127 @@ from typing import Any
 
 import numpy as np
 
+from vla.data.images import decode_image
 from vla.data.manifest import NAME, load_manifest
-from vla.data.pictures import decode_image
 from vla.data.robot import RobotSource
-from vla.data.samples import cut_frame, read_json, read_steps
-from vla.data.shards import untarred
+from vla.data.samples import read_frame, read_json, read_steps
+from vla.data.shards import iter_tar_samples
+from vla.errors import DataError
+from vla.types import ActionSpace
 
 
 @dataclass
-class View:
-    """One episode. times: seconds of its rows, where the format has them; picture(camera, row): (H, W, 3) uint8; split: train or val."""
+class EpisodeView:
+    """One episode; T rows."""
 
     key: str
     instruction: str
-    fps: float
-    actions: np.ndarray
-    state: np.ndarray | None
-    times: np.ndarray | None
+    fps: float  # rows per second
+    actions: np.ndarray  # (T, A)
+    state: np.ndarray | None  # (T, P)
+    times: np.ndarray | None  # (T,) timestamps in seconds, if recorded
     cameras: tuple[str, ...]
-    pictures: Callable[[str, Sequence[int]], list[np.ndarray]]
+    images: Callable[[str, Sequence[int]], list[np.ndarray]]  # (camera, rows) -> (H, W, 3) uint8
     split: str = "train"
 
 
 @dataclass
-class Patient:
-    """A data set to look at. names, binary, low, high: of its action dims (bounds may be infinite before packing); state_names as far as known;
-    broken: episodes that could not even be read, with the reason."""
+class DatasetView:
+    """A data set to examine."""
 
     name: str
-    names: tuple[str, ...]
-    binary: tuple[str, ...]
-    low: np.ndarray
-    high: np.ndarray
-    views: Callable[[], Iterator[View]]
-    broken: dict[str, str] = field(default_factory=dict)
+    action_space: ActionSpace  # bounds may be infinite before packing
+    episodes: Callable[[], Iterator[EpisodeView]]
+    # Unreadable episode or missing files -> reason; complete after a pass over ``episodes``.
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the action dimensions."""
+        return self.action_space.names
+
+    @property
+    def binary(self) -> tuple[str, ...]:
+        """Names of the binary action dimensions."""
+        return self.action_space.binary
 
 
-def open_patient(path: Path, source: RobotSource | None = None) -> Patient:
-    """Packed shards (a folder with a manifest), or a data set as recorded."""
+def open_dataset(path: Path, source: RobotSource | None = None) -> DatasetView:
+    """A folder of packed shards, or a recorded data set.
+
+    Raises:
+        DataError: web data, or a data set that cannot be opened.
+    """
     if source is None and (path / NAME).is_file():
         return _packed(path)
     return _recorded(source or RobotSource(str(path), skip_missing=True))
 
 
-def _packed(path: Path) -> Patient:
+def _packed(path: Path) -> DatasetView:
     manifest = load_manifest(path)
-    space = manifest["action_space"]
-    if space is None:
-        raise ValueError(f"{path}: web pictures, not robot episodes; the doctor looks at robot data")
+    if manifest.action_space is None:
+        raise DataError(f"{path}: web images; expected robot episodes")
 
-    def views() -> Iterator[View]:
-        for split, shards in manifest["splits"].items():
-            for sample in untarred(path, iter([{"url": str(path / s)} for s in shards])):
-                meta, steps = read_json(sample), read_steps(sample)
+    def episodes() -> Iterator[EpisodeView]:
+        for split, shards in manifest.splits.items():
+            for sample in iter_tar_samples(path, iter([{"url": str(path / s)} for s in shards])):
+                yield _packed_episode(sample, split)
 
-                def pictures(camera: str, rows: Sequence[int], sample: Any = sample, meta: Any = meta) -> list[np.ndarray]:
-                    return [decode_image(cut_frame(sample, meta, camera, r), sample["__key__"]) for r in rows]
-
-                yield View(
-                    sample["__key__"], meta["instruction"], float(meta["fps"]), steps["actions"], steps.get("state"), None,
-                    tuple(meta["cameras"]), pictures, split,
-                )  # fmt: skip
-
-    return Patient(str(path), tuple(space["names"]), tuple(space["binary"]), np.array(space["low"]), np.array(space["high"]), views)
+    return DatasetView(str(path), manifest.action_space, episodes)
 
 
-def _recorded(source: RobotSource) -> Patient:
-    space, plan = source.action_space, source.plan
-    assert space is not None
-    patient = Patient(
-        str(source.reader.path), space.names, space.binary, np.array(space.low), np.array(space.high), lambda: iter(())
+def _packed_episode(sample: dict[str, Any], split: str) -> EpisodeView:
+    meta, steps = read_json(sample), read_steps(sample)
+
+    def images(camera: str, rows: Sequence[int]) -> list[np.ndarray]:
+        frames = (read_frame(sample, meta, camera, r) for r in rows)
+        return [decode_image(frame, sample["__key__"]) for frame in frames]
+
+    return EpisodeView(
+        sample["__key__"],
+        meta["instruction"],
+        float(meta["fps"]),
+        steps["actions"],
+        steps.get("state"),
+        None,
+        tuple(meta["cameras"]),
+        images,
+        split,
     )
-    for n, text in enumerate(source.reader.missing):
-        patient.broken[f"missing {n}"] = text
 
-    def views() -> Iterator[View]:
+
+def _recorded(source: RobotSource) -> DatasetView:
+    missing = {f"missing {n}": text for n, text in enumerate(source.reader.missing)}
+
+    def episodes() -> Iterator[EpisodeView]:
         for index in range(len(source)):
             try:
-                recording = source.reader[index]
-                rows = np.arange(recording.steps)
-                actions = plan.actions(recording, rows)
-                state = plan.state.take(recording) if plan.state else None
+                episode = _recorded_episode(source, index)
             except ValueError as error:
-                patient.broken[str(index)] = str(error)
+                dataset.unreadable[str(index)] = str(error)
                 continue
+            yield episode
 
-            def pictures(camera: str, wanted: Sequence[int], recording: Any = recording) -> list[np.ndarray]:
-                return list(recording.frames[plan.cameras[camera]](wanted))
+    assert source.action_space is not None
+    dataset = DatasetView(str(source.reader.path), source.action_space, episodes, missing)
+    return dataset
 
-            times = recording.numbers["timestamp"][:, 0] if "timestamp" in recording.numbers else None
-            yield View(recording.key, plan.instruction(recording), plan.fps, actions, state, times, tuple(plan.cameras), pictures)
 
-    patient.views = views
-    return patient
+def _recorded_episode(source: RobotSource, index: int) -> EpisodeView:
+    """All recorded rows, also those that packing would drop."""
+    recording, mapping = source.reader[index], source.mapping
+
+    def images(camera: str, rows: Sequence[int]) -> list[np.ndarray]:
+        return list(recording.frames[mapping.cameras[camera]](rows))
+
+    numbers = recording.numbers
+    return EpisodeView(
+        recording.key,
+        mapping.instruction(recording),
+        mapping.fps,
+        mapping.actions(recording, np.arange(recording.steps)),
+        mapping.state.take(recording) if mapping.state else None,
+        numbers["timestamp"][:, 0] if "timestamp" in numbers else None,
+        tuple(mapping.cameras),
+        images,
+    )

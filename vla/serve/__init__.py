@@ -1,1 +1,1 @@
-"""A saved policy behind the wire protocols that robot programs already speak."""
+"""A saved policy behind the protocols that robot programs already use."""

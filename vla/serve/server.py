@@ -1,115 +1,132 @@
-"""``vla serve``: openpi's websocket at ``/`` and OpenVLA's REST at ``/act``, on one port, for this machine alone unless told otherwise."""
+"""``vla serve``: all protocols on one port, reachable from this machine only by default."""
 
 from __future__ import annotations
 
 import hmac
 import os
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
-from vla.serve.engine import Engine, RequestError, Session
-from vla.serve.wire import MAX_BYTES, flat, from_json, pack, to_json, unpack
+from vla.config import build, registered
+from vla.policies.checkpoint import load_policy
+from vla.serve.protocols.base import Protocol
+from vla.serve.service import PolicyService, RequestError
 
-KEY = "VLA_API_KEY"  # environment variable: where it is set, clients must send "Authorization: Api-Key <it>"
+KEY = "VLA_API_KEY"  # if set, clients must send the header "Authorization: Api-Key <its value>"
+MAX_BYTES = 64 * 2**20  # of one message or request body
+PUBLIC = ("/about", "/healthz")  # paths that need no key
+_NO_KEY = "wrong or no key; send Authorization: Api-Key <key>"
 
 
-def _allowed(headers: Mapping[str, str]) -> bool:
-    key = os.environ.get(KEY)
-    return not key or hmac.compare_digest(headers.get("authorization", "").encode(), f"Api-Key {key}".encode())
+class _BodyTooLarge(Exception):
+    """A request body of more than ``MAX_BYTES``."""
 
 
-def make_app(engine: Engine) -> Starlette:
-    """The protocols around one engine."""
+class _Guard:
+    """ASGI middleware: the API key and the size limit, for the routes of every protocol."""
 
-    async def openpi(socket: WebSocket) -> None:
-        if not _allowed(socket.headers):
-            return await socket.close(1008, "wrong or no key: send Authorization: Api-Key <key>")
-        await socket.accept()
-        await socket.send_bytes(pack(engine.about()))  # the server speaks first
-        session, before = Session(), 0.0
-        try:
-            while True:
-                message = await socket.receive_bytes()
-                start = time.perf_counter()
-                observation = flat(unpack(message))
-                actions, spent = await run_in_threadpool(engine.infer, observation, observation.get("prompt"), session)
-                timing: dict[str, float] = {"infer_ms": 1000 * (time.perf_counter() - start)}
-                if before:
-                    timing["prev_total_ms"] = before
-                await socket.send_bytes(pack({"actions": actions, "policy_timing": {"infer_ms": spent}, "server_timing": timing}))
-                before = 1000 * (time.perf_counter() - start)
-        except WebSocketDisconnect:
-            return
-        except (RequestError, KeyError) as error:  # KeyError: a text frame where bytes were expected
-            said = str(error) if isinstance(error, RequestError) else "expected a binary msgpack message"
-            await socket.send_text(said)
-            await socket.close(1011, said[:100])
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
 
-    async def act(request: Request) -> Response:
-        if not _allowed(request.headers):
-            return JSONResponse({"error": "wrong or no key: send Authorization: Api-Key <key>"}, 401)
-        body = bytearray()
-        try:
-            async for part in request.stream():
-                body += part
-                if len(body) > MAX_BYTES:
-                    return JSONResponse({"error": f"larger than {MAX_BYTES} bytes"}, 413)
-            asked, twice = from_json(bytes(body))
-            observation = flat(asked)
-            actions, _ = await run_in_threadpool(engine.infer, observation, observation.pop("instruction", None), None)
-        except ClientDisconnect:
-            return Response(status_code=499)
-        except RequestError as error:
-            return JSONResponse({"error": str(error)}, 400)
-        answer = actions[0] if len(actions) == 1 else actions
-        return Response(to_json(answer, twice), media_type="application/json")
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        size = 0
+
+        async def limited() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if scope["type"] == "http" and size > MAX_BYTES:
+                raise _BodyTooLarge(f"larger than {MAX_BYTES} bytes")
+            return message
+
+        if scope["type"] == "lifespan" or scope["path"] in PUBLIC or _has_key(scope):
+            await self.app(scope, limited, send)
+        elif scope["type"] == "websocket":
+            await WebSocket(scope, receive, send).close(1008, _NO_KEY)
+        else:
+            await JSONResponse({"error": _NO_KEY}, 401)(scope, receive, send)
+
+
+def _has_key(scope: Scope) -> bool:
+    expected = f"Api-Key {os.environ.get(KEY, '')}".encode()
+    sent = dict(scope["headers"]).get(b"authorization", b"")
+    return not os.environ.get(KEY) or hmac.compare_digest(sent, expected)
+
+
+async def _refuse(connection: Any, error: Exception) -> Response | None:
+    """The reply to an invalid request: JSON with a status, or a text message and a close code."""
+    if isinstance(connection, WebSocket):
+        await connection.send_text(str(error))
+        await connection.close(1011, str(error)[:100])
+        return None
+    return JSONResponse({"error": str(error)}, 413 if isinstance(error, _BodyTooLarge) else 400)
+
+
+async def _disconnected(request: Any, error: Exception) -> Response:
+    return Response(status_code=499)
+
+
+def make_app(service: PolicyService, protocols: Sequence[Protocol]) -> Starlette:
+    """The application with the routes of all protocols, ``/about`` and ``/healthz``."""
 
     async def about(request: Request) -> Response:
-        return JSONResponse(engine.about())
+        return JSONResponse(service.about())
 
     async def health(request: Request) -> Response:
         return PlainTextResponse("OK")
 
+    handlers: dict[Any, Any] = {
+        RequestError: _refuse,
+        _BodyTooLarge: _refuse,
+        ClientDisconnect: _disconnected,
+    }
+    routes: list[BaseRoute] = [Route("/about", about), Route("/healthz", health)]
+    for protocol in protocols:
+        routes += protocol.routes(service)
     return Starlette(
-        routes=[
-            WebSocketRoute("/", openpi), Route("/act", act, methods=["POST"]), Route("/about", about), Route("/healthz", health),
-        ]
-    )  # fmt: skip
+        routes=routes,
+        middleware=[Middleware(_Guard)],
+        exception_handlers=handlers,
+    )
+
+
+def all_protocols() -> list[Protocol]:
+    """One of every registered protocol, those of plug-ins included."""
+    return [build("protocol", {"name": name}) for name in registered("protocol")]
 
 
 def run_server(
-    policy: Path, host: str, port: int, robot: str | None, cameras: Mapping[str, str], state: Sequence[str], device: str
+    policy_dir: Path,
+    host: str,
+    port: int,
+    robot: str | None,
+    cameras: Mapping[str, str],
+    state: Sequence[str],
+    device: str,
 ) -> None:
-    """``vla serve``: load, warm up with one request, listen until stopped."""
-    import numpy as np
-    import uvicorn
-
-    from vla.module import PolicyModule
-
-    engine = Engine(PolicyModule.load(policy, device).robot(robot), cameras, state)
-    contract = engine.contract
-    height, width = contract.image_size
-    blank: dict[str, Any] = {engine.cameras.get(c, c): np.zeros((height, width, 3), np.uint8) for c in contract.cameras}
-    if contract.state_dim:
-        blank |= {engine.state[0]: np.zeros(contract.state_dim, np.float32)} | {
-            n: np.zeros(0, np.float32) for n in engine.state[1:]
-        }
-    _, spent = engine.infer(blank, "wait", Session())
+    """``vla serve``: load the policy, call it once so that it is warm, listen until stopped."""
+    service = PolicyService(load_policy(policy_dir, device).robot(robot), cameras, state)
+    service.runner.predict([None], [service.blank_observation()])
+    spec, protocols = service.spec, all_protocols()
     print(
-        f"{policy}: robot {engine.policy.robot}, cameras {', '.join(contract.cameras)}, {contract.horizon} steps an answer, first answer in {spent:.0f} ms"
+        f"{policy_dir}: robot {service.policy.robot}, cameras {', '.join(spec.cameras)}, "
+        f"{spec.horizon} action steps a reply"
     )
-    print(f"ws://{host}:{port}/ (openpi), http://{host}:{port}/act (OpenVLA), http://{host}:{port}/about", flush=True)
+    urls = [url for protocol in protocols for url in protocol.urls]
+    for url in [*urls, "http://{address}/about"]:
+        print(url.format(address=f"{host}:{port}"), flush=True)
     uvicorn.run(
-        make_app(engine),
+        make_app(service, protocols),
         host=host,
         port=port,
         log_level="warning",

@@ -1,43 +1,34 @@
-"""Readers of robot data by format, and which one a path needs."""
+"""Readers of robot data formats. A new format is one file with one registered class."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from vla.data.manifest import DataError
+from vla.config.registry import registered
 from vla.data.readers.base import Reader
-from vla.data.readers.folder import FolderReader
-from vla.data.readers.hdf5 import Hdf5Reader
-from vla.data.readers.lerobot import LeRobotReader
-from vla.data.readers.rlds import RldsReader
+from vla.errors import DataError
 
-_HDF5 = {".hdf5", ".h5"}
-
-
-def detect(path: Path) -> str:
-    """``lerobot``, ``rlds``, ``hdf5`` or ``folder``.
-
-    Raises:
-        DataError: none of them; the message says what is there.
-    """
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder")
-    if (path / "meta" / "info.json").is_file():
-        return "lerobot"
-    if (path / "features.json").is_file() or (path.is_dir() and any(path.glob("*.tfrecord*"))):
-        return "rlds"
-    if path.suffix in _HDF5 or (path.is_dir() and any(p.suffix in _HDF5 for p in path.rglob("*"))):
-        return "hdf5"
-    if path.is_dir() and any(path.glob("*/steps.*")):
-        return "folder"
-    held = ", ".join(sorted(p.name for p in path.iterdir())[:8]) if path.is_dir() else path.name
-    raise DataError(
-        f"{path}: not a known robot data set (there is: {held or 'nothing'}); expected LeRobot (meta/info.json), RLDS (features.json, *.tfrecord), "
-        "HDF5 (*.hdf5, *.h5) or folders with steps.csv and pictures"
-    )
+__all__ = ["Reader", "open_reader"]
 
 
 def open_reader(path: Path) -> Reader:
-    """The reader of what is at ``path``."""
-    readers: dict[str, type[Reader]] = {"lerobot": LeRobotReader, "rlds": RldsReader, "hdf5": Hdf5Reader, "folder": FolderReader}
-    return readers[detect(path)](path)  # type: ignore[call-arg]
+    """The reader of the data set at ``path``: the first one, by ``order``, that detects it.
+
+    Raises:
+        DataError: the path does not exist, or no reader detects its format.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    readers: dict[str, type[Reader]] = registered("reader")
+    ordered = sorted(readers.items(), key=lambda item: (item[1].order, item[0]))
+    for _, reader in ordered:
+        if reader.detects(path):
+            return reader(path)
+    content = [path.name]
+    if path.is_dir():
+        content = sorted(p.name for p in path.iterdir())[:8] or ["nothing"]
+    layouts = ", ".join(f"{name} ({reader.layout})" for name, reader in ordered)
+    raise DataError(
+        f"{path}: not a known robot data set; it has {', '.join(content)}; "
+        f"expected one of {layouts}"
+    )

@@ -1,57 +1,71 @@
-"""What every reader of robot data gives: recordings as they are on disk, before any choice of fields, units or rates."""
+"""The interface of a reader: recordings as they are on disk, before any mapping."""
 
 from __future__ import annotations
 
+import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from vla.data.manifest import DataError
+from vla.errors import DataError
 
-Frames = Callable[[Sequence[int]], Iterator[np.ndarray]]  # rows in rising order to pictures (H, W, 3) uint8, one at a time
+# Rows in rising order -> their images, (H, W, 3) uint8, one at a time.
+Frames = Callable[[Sequence[int]], Iterator[np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Field:
-    """One column: pictures, numbers (of so many dims, with names where the format has them) or text."""
+    """One recorded column."""
 
     kind: Literal["image", "numbers", "text"]
-    dims: int = 0
-    names: tuple[str, ...] = ()
+    dims: int = 0  # numbers per row
+    names: tuple[str, ...] = ()  # names of the dimensions, if the format has them
 
 
 @dataclass
 class Recording:
-    """One episode as recorded.
+    """One episode as recorded; T rows."""
 
-    numbers: field -> (T, dims) float32 or (T, dims) int64; frames: field -> ``Frames``; texts: field -> T texts; instruction: as the format
-    gives it, may be empty; fps: rows a second.
-    """
-
-    key: str
-    steps: int
-    fps: float
-    instruction: str
-    numbers: dict[str, np.ndarray]
-    frames: dict[str, Frames]
-    texts: dict[str, list[str]] = field(default_factory=dict)
+    key: str  # unique in the data set
+    steps: int  # T
+    fps: float  # rows per second; 0: unknown
+    instruction: str  # empty if the format has none
+    numbers: dict[str, np.ndarray]  # field -> (T, dims)
+    frames: dict[str, Frames]  # image field -> its images
+    texts: dict[str, list[str]] = field(default_factory=dict)  # text field -> T texts
 
 
-class Reader(Protocol):
-    """A folder or file of recordings. ``missing``: what its description promises and its files lack, for one message."""
+class Reader(ABC):
+    """One data set on disk. Register a subclass with ``@register("reader", name)``."""
+
+    format: ClassVar[str]  # the registered name
+    layout: ClassVar[str]  # the files that identify the format, for error messages
+    order: ClassVar[int] = 100  # readers are tried in rising order; built-in ones have 10 to 40
 
     path: Path
-    format: str
-    robot: str
-    fps: float
+    robot: str = ""  # name of the robot, if recorded
+    fps: float = 0.0  # rows per second; 0: not recorded, the mapping must set it
     fields: dict[str, Field]
-    missing: list[str]
+    missing: list[str]  # files that the description lists and that are absent, as messages
 
-    def __len__(self) -> int: ...
+    @classmethod
+    @abstractmethod
+    def detects(cls, path: Path) -> bool:
+        """True if the file or folder has this format."""
 
+    @abstractmethod
+    def __init__(self, path: Path) -> None:
+        """Read the description, not the episodes."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of episodes."""
+
+    @abstractmethod
     def __getitem__(self, index: int) -> Recording: ...
 
 
@@ -61,19 +75,22 @@ def need(module: str) -> Any:
     Raises:
         DataError: it is not installed.
     """
-    import importlib
-
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise DataError(f"reading this format needs {module.split('.')[0]}; install it: pip install 'vla[data]'") from error
+        raise DataError(
+            f"reading this format needs {module.split('.')[0]}; install it: pip install 'vla[data]'"
+        ) from error
 
 
 def names_of(value: Any, dims: int, where: str) -> tuple[str, ...]:
-    """Dim names from what data sets write: a list, a list in a list, a mapping with lists, or nothing; () for nothing, or one name for all ``dims``.
+    """Names of ``dims`` dimensions from a list, a nested list or a mapping with lists.
+
+    Returns () for no names, or for a single name of several dimensions.
 
     Raises:
-        DataError: several names, but not one a dim, or one twice; the message begins with ``where``.
+        DataError: the number of names differs from ``dims``, or a name occurs twice; the message
+            begins with ``where``.
     """
     if isinstance(value, dict):
         flat = [n for part in value.values() for n in (part if isinstance(part, list) else [])]
@@ -84,12 +101,15 @@ def names_of(value: Any, dims: int, where: str) -> tuple[str, ...]:
         return ()
     if len(value) != dims or len({str(v) for v in value}) != dims:
         listed = ", ".join(str(v) for v in value)
-        raise DataError(f"{where}: {len(value)} names for {dims} numbers ({listed}); give every number a name of its own, or null")
+        raise DataError(
+            f"{where}: {len(value)} names for {dims} numbers ({listed}); "
+            "give every number its own name, or null"
+        )
     return tuple(str(v) for v in value)
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """``0-9, 11, 13-20``."""
+    """Compact text of integers, such as ``0-9, 11, 13-20``."""
     parts: list[str] = []
     first = last = None
     for n in [*sorted(numbers), None]:

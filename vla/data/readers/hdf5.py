@@ -11,32 +11,51 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vla.data.manifest import DataError
-from vla.data.readers.base import Field, Frames, Recording, need
+from vla.config.registry import register
+from vla.data.readers.base import Field, Frames, Reader, Recording, need
+from vla.data.readers.files import SKIP_BAD
+from vla.errors import DataError
+
+_SUFFIXES = (".hdf5", ".h5")
 
 
-class Hdf5Reader:
-    """A ``.hdf5``/``.h5`` file, or a folder of them. Fields are data set names below the demonstration, such as ``obs/agentview_rgb``.
+@register("reader", "hdf5")
+class Hdf5Reader(Reader):
+    """A ``.hdf5`` or ``.h5`` file, or a folder of them.
 
-    The formats have no control rate: ``fps`` is 0, and the mapping must say it.
+    Fields are data set names inside a demonstration, such as ``obs/agentview_rgb``. The formats
+    do not record the rows per second.
 
     Raises:
         DataError: an unreadable file, or one without demonstrations.
     """
 
-    format, fps, robot = "hdf5", 0.0, ""
+    format, layout, order = "hdf5", "*.hdf5, *.h5", 30
+
+    @classmethod
+    def detects(cls, path: Path) -> bool:
+        """True for an HDF5 file, or a folder with one at any depth."""
+        files = path.rglob("*") if path.is_dir() else [path]
+        return any(p.suffix in _SUFFIXES for p in files)
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.missing: list[str] = []
-        files = [path] if path.is_file() else sorted(p for e in ("*.hdf5", "*.h5") for p in path.rglob(e))
+        files = [path]
+        if path.is_dir():
+            files = sorted(p for suffix in _SUFFIXES for p in path.rglob(f"*{suffix}"))
         self.places: list[tuple[Path, str]] = []
         for file in files:
             with _open(file) as root:
-                groups = [f"data/{n}" for n in root["data"]] if "data" in root else ["/"] if "action" in root else []
+                groups = ["/"] if "action" in root else []
+                if "data" in root:
+                    groups = [f"data/{n}" for n in root["data"]]
                 self.places += [(file, g) for g in sorted(groups, key=_natural)]
         if not self.places:
-            raise DataError(f"{path}: no demonstrations: expected data/demo_N (robomimic, LIBERO) or /action (ALOHA)")
+            raise DataError(
+                f"{path}: no demonstrations: expected data/demo_N (robomimic, LIBERO) "
+                "or /action (ALOHA)"
+            )
         file, group = self.places[0]
         with _open(file) as root:
             self.fields = _fields(root[group])
@@ -52,18 +71,24 @@ class Hdf5Reader:
             absent = [k for k in self.fields if k not in demo]
             if absent:
                 raise DataError(
-                    f"{where}: no {absent[0]!r}, which the first demonstration has; repair it, or skip bad episodes with --skip-bad"
+                    f"{where}: no {absent[0]!r}, which the first demonstration has; {SKIP_BAD}"
                 )
             numbers = {
-                k: np.asarray(demo[k], np.float64).reshape(len(demo[k]), -1) for k, f in self.fields.items() if f.kind == "numbers"
+                k: np.asarray(demo[k], np.float64).reshape(len(demo[k]), -1)
+                for k, f in self.fields.items()
+                if f.kind == "numbers"
             }
             lengths = {k: len(demo[k]) for k in self.fields}
             instruction = _instruction(root, demo)
         if len(set(lengths.values())) != 1:
             shown = ", ".join(f"{k} {n}" for k, n in lengths.items())
-            raise DataError(f"{where}: columns of different lengths ({shown}); repair it, or skip bad episodes with --skip-bad")
-        frames = {k: _pictures(file, f"{group}/{k}") for k, f in self.fields.items() if f.kind == "image"}
-        return Recording(f"{index:07d}", next(iter(lengths.values())), self.fps, instruction, numbers, frames)
+            raise DataError(f"{where}: columns of different lengths ({shown}); {SKIP_BAD}")
+        frames = {
+            k: _images(file, f"{group}/{k}") for k, f in self.fields.items() if f.kind == "image"
+        }
+        return Recording(
+            f"{index:07d}", next(iter(lengths.values())), self.fps, instruction, numbers, frames
+        )
 
 
 def _open(file: Path) -> Any:
@@ -71,7 +96,8 @@ def _open(file: Path) -> Any:
         return need("h5py").File(file, "r")
     except OSError as error:
         raise DataError(
-            f"{file}: not a whole HDF5 file ({error}); download it again, or skip bad episodes with --skip-bad"
+            f"{file}: not a complete HDF5 file ({error}); "
+            "download it again, or skip bad episodes with --skip-bad"
         ) from error
 
 
@@ -81,12 +107,20 @@ def _natural(name: str) -> tuple[int, str]:
 
 
 def _fields(demo: Any) -> dict[str, Field]:
-    """Data sets with a row a step; pictures are (T, H, W, 3) bytes, or (T, length) encoded bytes under ``images``."""
+    """Data sets with one row per step.
+
+    Images are (T, H, W, 3) uint8, or (T, length) encoded bytes under a name with "image".
+    """
     found: dict[str, Field] = {}
     steps = len(demo["actions"] if "actions" in demo else demo["action"])
 
     def visit(name: str, item: Any) -> None:
-        if not hasattr(item, "shape") or not item.shape or item.shape[0] != steps or name.startswith("next_obs"):
+        if (
+            not hasattr(item, "shape")
+            or not item.shape
+            or item.shape[0] != steps
+            or name.startswith("next_obs")
+        ):
             return
         raw = item.ndim == 4 and item.dtype == np.uint8
         packed = item.ndim == 2 and item.dtype == np.uint8 and "image" in name
@@ -100,7 +134,7 @@ def _fields(demo: Any) -> dict[str, Field]:
 
 
 def _instruction(root: Any, demo: Any) -> str:
-    """LIBERO: ``problem_info`` on ``data``; others: an attribute or data set named like an instruction."""
+    """An attribute named like an instruction, or LIBERO's ``problem_info``; empty if neither."""
     places = [demo.attrs, root.attrs] + ([root["data"].attrs] if "data" in root else [])
     for attributes in places:
         for name in ("language_instruction", "instruction", "task", "lang"):
@@ -108,8 +142,8 @@ def _instruction(root: Any, demo: Any) -> str:
                 return _text(attributes[name])
         if "problem_info" in attributes:
             info = json.loads(_text(attributes["problem_info"]))
-            said = info.get("language_instruction", "")
-            return " ".join(said) if isinstance(said, list) else str(said)
+            instruction = info.get("language_instruction", "")
+            return " ".join(instruction) if isinstance(instruction, list) else str(instruction)
     return ""
 
 
@@ -117,7 +151,7 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _pictures(file: Path, name: str) -> Frames:
+def _images(file: Path, name: str) -> Frames:
     def frames(rows: Sequence[int]) -> Iterator[np.ndarray]:
         with _open(file) as root:
             data = root[name]
@@ -126,7 +160,8 @@ def _pictures(file: Path, name: str) -> Frames:
                 if row.ndim == 3:
                     yield row
                     continue
-                with Image.open(io.BytesIO(row.tobytes())) as image:  # padded at the end; decoders stop where the picture ends
+                # Padded with zeros at the end, which decoders ignore.
+                with Image.open(io.BytesIO(row.tobytes())) as image:
                     yield np.asarray(image.convert("RGB"))
 
     return frames

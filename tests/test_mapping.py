@@ -1,0 +1,96 @@
+"""Mappings: their options, and errors for wrong names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from lerobot_files import write_lerobot2, write_lerobot3
+from robot_files import TASKS, write_aloha, write_folder, write_rlds, write_robomimic
+
+from vla.data.mapping import Mapping
+from vla.data.robot import RobotSource
+from vla.data.rotations import RotationConfig, convert_rotation
+from vla.errors import DataError
+
+REAL = REPOSITORY.parent / "shared" / "realdata"
+real = pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is not here")
+FORMATS: dict[str, Callable[[Path], Path]] = {
+    "lerobot2": write_lerobot2,
+    "lerobot3": write_lerobot3,
+    "rlds": write_rlds,
+    "robomimic": lambda p: write_robomimic(p / "demo.hdf5"),
+    "aloha": write_aloha,
+    "folder": write_folder,
+    "folder_json": lambda p: write_folder(p, table="json"),
+    "folder_npz": lambda p: write_folder(p, table="npz"),
+}
+
+
+def test_mapping_options_change_actions_state_and_images(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "d")
+    rules = Mapping(
+        size=32,
+        binary={"grip": 0.5},
+        invert=["grip"],
+        accumulate=["y"],
+        rate_hz=5,
+        instruction="{task}, slowly",
+        plan="subtask",
+        units=["m", "m", "1"],
+    )
+    source = RobotSource(str(root), rules)
+    episode = source[1]
+    assert (
+        len(episode.actions) == 4
+        and episode.fps == 5
+        and episode.plans == ["step 0", "step 2", "step 4", "step 6"]
+    )
+    assert np.allclose(episode.actions[:, 1], [0.1, 0.5, 0.9, 1.3]) and set(
+        episode.actions[:, 2]
+    ) == {1.0}
+    assert episode.instruction == f"{TASKS[1]}, slowly"
+    assert (
+        source.action_space is not None
+        and source.action_space.binary == ("grip",)
+        and source.action_space.units == ("m", "m", "1")
+    )
+    delta = RobotSource(str(root), Mapping(size=32, action=["action[0:2]"], delta={"x": "x"}))[0]
+    assert delta.actions.shape[1] == 2 and np.allclose(delta.actions[:, 0], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        (
+            Mapping(action=["acton"]),
+            r"mapping\.action: no field 'acton'; its number fields are action, state",
+        ),
+        (Mapping(action=["action[0:9]"]), r"action has dims 0 to 3"),
+        (Mapping(binary={"gripper": 0.5}), r"mapping\.binary: no 'gripper'; choices: x, y, grip"),
+        (Mapping(cameras={"a": "front"}), r"mapping\.cameras: no 'front'; choices: top"),
+        (Mapping(rate_hz=50), r"rate_hz=50: the recording has only 10\.0 rows a second"),
+        (Mapping(names=["a"]), r"1 names for 3 action dims"),
+        (Mapping(plan="nothing"), r"mapping\.plan: no 'nothing'; choices: subtask"),
+    ],
+)
+def test_wrong_mappings_are_refused_with_the_choices(
+    rules: Mapping, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=message):
+        RobotSource(str(write_folder(tmp_path / "d")), rules)
+
+
+@pytest.mark.parametrize(
+    "kind", ["quaternion_xyzw", "quaternion_wxyz", "euler_xyz", "axis_angle", "rotation_6d"]
+)
+def test_rotation_conversions_are_invertible(kind: Any) -> None:
+    vectors = np.random.default_rng(0).normal(size=(20, 3)) * 0.7
+    there = convert_rotation(vectors, RotationConfig("a", "axis_angle", kind))
+    assert np.allclose(
+        convert_rotation(there, RotationConfig("a", kind, "axis_angle")), vectors, atol=1e-9
+    )

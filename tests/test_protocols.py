@@ -1,0 +1,125 @@
+"""The wire protocols give the policy's own actions and refuse invalid requests."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("starlette")
+import msgpack
+from fake_policies import EIGHT
+from protocol_clients import IMAGE, array, ask, decoded, encoded, http_client, wire
+from starlette.websockets import WebSocketDisconnect
+
+from vla.serve.protocols.openpi import unpack
+from vla.serve.protocols.openvla import from_json
+from vla.serve.service import RequestError
+
+# Starlette's test client emits deprecation warnings
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+def test_openpi_describes_the_policy_and_keeps_a_history_for_each_connection() -> None:
+    with http_client(history=2, horizon=3, state_dim=2) as http, http.websocket_connect("/") as ws:
+        assert msgpack.unpackb(ws.receive_bytes())["action_names"] == list(EIGHT.names)
+        for n, value in enumerate((100, 50)):
+            fields = {
+                "observation/image": wire(IMAGE // 100 * value),
+                "observation/state": wire(np.array([1.0, n])),
+            }
+            answer = ask(ws, **fields, prompt="go")
+            actions = array(answer["actions"])
+            assert actions.shape == (3, 8) and actions.dtype == np.float32
+            timing = answer["server_timing"]
+            assert timing["infer_ms"] >= answer["policy_timing"]["infer_ms"] > 0
+            assert ("prev_total_ms" in timing) == (n == 1)
+            # brightness over two frames, of the oldest frame, and the sum of two states
+            assert actions[0, 0] == (100, 75)[n] and actions[0, 1] == 100
+            assert actions[0, 3] == (2, 3)[n]
+        with http.websocket_connect("/") as other:
+            other.receive_bytes()
+            answer = ask(other, image=wire(IMAGE // 2), state=wire(np.zeros(2)), prompt="go")
+            assert array(answer["actions"])[0, 0] == 50
+
+
+def test_openpi_gives_the_previous_plan_until_the_instruction_changes() -> None:
+    with http_client(plans=True) as http, http.websocket_connect("/") as ws:
+        ws.receive_bytes()
+        found = [
+            array(ask(ws, image=wire(IMAGE), prompt=text)["actions"])[0, 4]
+            for text in ("pick", "pick", "pick", "push", "push")
+        ]
+        assert found == [0, 1, 2, 0, 1]
+    with http_client(plans=True) as http:
+        body = {"image": encoded(IMAGE), "instruction": "push"}
+        for _ in range(2):  # requests without a connection are independent
+            assert decoded(http.post("/act", json=body).json())[4] == 0
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"prompt": "go"}, "no image for camera 'top'; the request has none"),
+        ({"image": wire(IMAGE)}, "the instruction must be a text"),
+        ({"image": wire(IMAGE.astype(np.float32)), "prompt": "go"}, "an (H, W, 3) uint8 image"),
+        (
+            {"image": wire(IMAGE) | {b"dtype": "|O"}, "prompt": "go"},
+            "numbers only",
+        ),
+        (
+            {"image": {b"__ndarray__": True, b"data": b"xx", b"dtype": "<f4", b"shape": [9]}},
+            "needs 36 bytes",
+        ),
+        (
+            {"a": wire(IMAGE), "b": wire(IMAGE), "prompt": "go"},
+            "the request has a, b; start the server with --camera top=NAME",
+        ),
+    ],
+)
+def test_openpi_sends_errors_as_text_and_closes(request_: dict[str, Any], message: str) -> None:
+    with http_client() as http, http.websocket_connect("/") as ws:
+        ws.receive_bytes()
+        ws.send_bytes(msgpack.packb(request_))
+        assert message in ws.receive_text()
+        with pytest.raises(WebSocketDisconnect) as closed:
+            ws.receive_bytes()
+        assert closed.value.code == 1011
+
+
+def test_openpi_refuses_a_text_message() -> None:
+    with http_client() as http, http.websocket_connect("/") as ws:
+        ws.receive_bytes()
+        ws.send_text("{}")
+        assert "expected a binary msgpack message" in ws.receive_text()
+
+
+def test_openvla_replies_with_an_array_in_both_encodings() -> None:
+    image = encoded(IMAGE.transpose(2, 0, 1).copy())
+    body = {"image": image, "instruction": "open", "unnorm_key": "x"}
+    with http_client() as http:
+        actions = decoded(http.post("/act", json=body).json())
+        assert actions.shape == (8,) and actions[0] == 100 and actions[2] == 4
+        string = http.post("/act", json={"encoded": json.dumps(body)})
+        assert np.array_equal(decoded(json.loads(string.json())), actions)
+        assert http.get("/healthz").text == "OK" and http.get("/about").json()["robot"] == "arm"
+        bad = http.post("/act", json={"instruction": "open"})
+        assert bad.status_code == 400 and "no image for camera" in bad.json()["error"]
+        assert http.post("/act", content=b"{").status_code == 400
+    with http_client(history=2) as http:
+        error = http.post("/act", json=body).json()["error"]
+        assert error == "this policy needs frame history (2 frames); use the websocket API"
+
+
+@pytest.mark.parametrize("message", [b"", b"\xc1", msgpack.packb([1]), msgpack.packb({b"a": 1})])
+def test_openpi_refuses_invalid_messages(message: bytes) -> None:
+    with pytest.raises(RequestError):
+        unpack(message)
+
+
+@pytest.mark.parametrize("body", [b"[1]", b"", b'{"encoded": 3}', b'{"a": {"__numpy__": "?"}}'])
+def test_openvla_refuses_invalid_bodies(body: bytes) -> None:
+    with pytest.raises(RequestError):
+        from_json(body)

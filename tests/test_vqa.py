@@ -1,0 +1,64 @@
+"""Questions about images: scoring and counting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vla.data.manifest import load_manifest
+from vla.data.samples import read_json
+from vla.data.shards import iter_tar_samples
+from vla.errors import DataError
+from vla.evaluation.vqa import accuracy_by_test, answer_questions, is_correct
+
+
+@pytest.mark.parametrize(
+    ("expected", "answer", "right"),
+    [
+        ("drum", "Drum", True),
+        ("drum", "duck", False),
+        ("143 97", "130 110", True),
+        ("143 97", "143 130", False),
+        ("143 97", "drum", False),
+        ("drum 143 97", "drum 150 90", True),
+        ("drum 143 97", "duck 143 97", False),
+        ("3", "3", True),
+        ("3", "4", False),
+    ],
+)
+def test_texts_must_be_equal_and_locations_close(expected: str, answer: str, right: bool) -> None:
+    assert is_correct(expected, answer) == right
+
+
+class LocationPolicy:
+    """Answers the "where" questions of a validation split, and no others."""
+
+    def __init__(self, data: str) -> None:
+        urls = iter([{"url": f"{data}/{s}"} for s in load_manifest(data).splits["val"]])
+        self.answers: list[Any] = [
+            q["answer"] if q["tests"] == "where" else "?"
+            for s in iter_tar_samples(Path(data), urls)
+            for q in read_json(s)["qa"]
+            if q["needs_image"]
+        ]
+        self.count = 0
+
+    def answer(self, images: torch.Tensor, questions: list[str]) -> list[str]:
+        first, self.count = self.count, self.count + len(questions)
+        return self.answers[first : self.count]
+
+
+def test_questions_of_a_split_are_answered_and_counted_by_test(tiny_data: dict[str, str]) -> None:
+    web = tiny_data["web"]
+    answers = answer_questions(LocationPolicy(web), web, batch=7, progress=False)
+    rows = accuracy_by_test(answers)
+    assert rows["where"]["accuracy"] == 1.0 and rows["name"]["accuracy"] == 0.0
+    assert rows["all"]["n"] == len(answers)
+    assert rows["all"]["accuracy"] == pytest.approx(np.mean([a.test == "where" for a in answers]))
+    assert len(answer_questions(LocationPolicy(web), web, limit=5, progress=False)) == 5
+    with pytest.raises(DataError, match="no web samples"):
+        answer_questions(None, tiny_data["robot"], progress=False)

@@ -1,1 +1,0 @@
-"""Robot units to bins to token ids, and back."""

@@ -1,0 +1,1 @@
+"""Benchmarks: simulators with tasks behind one interface, see ``vla.benchmarks.base``."""

@@ -1,0 +1,123 @@
+"""The interface of a benchmark: everything that the rest of the package needs from a simulator.
+
+A benchmark is a class with ``@register("benchmark", name)``. Evaluation, recording of
+demonstrations, replay, rollout videos during training, studies and sweeps then work with it.
+``vla/README.md`` ("Add a benchmark") has a complete example.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from vla.types import ActionSpace
+
+SEED = 1_000_003  # first seed of evaluation; demonstrations are recorded with other seeds
+# (environment, observation) -> action (A,) in robot units
+Expert = Callable[[gym.Env[Any, Any], dict[str, Any]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a benchmark."""
+
+    id: str  # unique within the benchmark
+    instruction: str = ""  # empty if the environment draws one per episode
+    group: str = ""  # tasks with a published average, e.g. "easy"; empty: none
+    column: str = ""  # column of the published table; empty: a column for this task alone
+
+
+@dataclass
+class EpisodeResult:
+    """Outcome of one evaluation episode. Task and seed identify it in paired comparisons."""
+
+    task: str  # task id
+    seed: int
+    instruction: str
+    success: bool
+    steps: int  # control steps
+    metrics: dict[str, float] = field(default_factory=dict)  # see ``Benchmark.metrics``
+
+
+class Benchmark(ABC):
+    """A simulator with tasks.
+
+    Environments have the observations ``{"images": {camera: (H, W, 3) uint8}, "instruction":
+    str}``, and ``"state": (P,) float32`` if the robot measures one. Actions are (A,) in robot
+    units. ``info["success"]`` of an episode's last step is its result. A benchmark in which any
+    step may succeed ends the episode then, or keeps the value.
+
+    ``reset(seed=...)`` alone determines an episode. Evaluation uses consecutive seeds, so a
+    benchmark with N fixed initial states takes number ``seed % N``.
+
+    A constructor with the keyword-only parameter ``policy_cameras`` gets the names of the cameras
+    that the policy uses; it is empty if there is no policy.
+    """
+
+    name: str  # the registered name
+    action_space: ActionSpace  # names, units, bounds and rate of the actions
+    max_steps: int  # largest number of control steps of an episode; environments truncate it
+    metrics: tuple[str, ...] = ()  # entries of the last ``info`` that results have, as numbers
+
+    @abstractmethod
+    def tasks(self) -> list[Task]:
+        """All tasks, in the order of the published table."""
+
+    @abstractmethod
+    def make_env(self, task: Task) -> gym.Env[Any, Any]:
+        """A new environment of one task."""
+
+    def default_tasks(self) -> list[Task]:
+        """The tasks that are evaluated if none are named."""
+        return self.tasks()
+
+    def expert(self, task: Task) -> Expert | None:
+        """A new scripted expert for one episode of the task; None if there is none."""
+        return None
+
+    def select(self, names: Sequence[str] = (), group: str | None = None) -> list[Task]:
+        """Tasks by id or group; "all" is the group of all tasks. By default ``default_tasks``.
+
+        Raises:
+            ValueError: an unknown name; the message lists the choices.
+        """
+        chosen = [*names, *([group] if group else [])]
+        if not chosen:
+            return self.default_tasks()
+        by_name: dict[str, list[Task]] = {"all": self.tasks()}
+        for task in self.tasks():
+            if task.group:
+                by_name.setdefault(task.group, []).append(task)
+        by_name |= {task.id: [task] for task in self.tasks()}
+        unknown = [n for n in chosen if n not in by_name]
+        if unknown:
+            raise ValueError(
+                f"{self.name}: no task or group {unknown[0]!r}; choices: {', '.join(by_name)}"
+            )
+        return [task for name in chosen for task in by_name[name]]
+
+    def summarise(self, episodes: Sequence[EpisodeResult]) -> dict[str, float]:
+        """Published averages by group: the mean over columns of the mean over their tasks.
+
+        Shares are 0 to 1. A group is left out if one of its tasks has no episodes.
+        """
+        successes: dict[str, list[bool]] = {}
+        for episode in episodes:
+            successes.setdefault(episode.task, []).append(episode.success)
+        groups: dict[str, dict[str, list[str]]] = {}
+        for task in self.tasks():
+            if task.group:
+                columns = groups.setdefault(task.group, {})
+                columns.setdefault(task.column or task.id, []).append(task.id)
+        return {
+            group: float(
+                np.mean([np.mean([np.mean(successes[t]) for t in c]) for c in columns.values()])
+            )
+            for group, columns in groups.items()
+            if all(t in successes for c in columns.values() for t in c)
+        }

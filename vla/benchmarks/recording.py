@@ -1,0 +1,118 @@
+"""Records demonstrations of the scripted experts of any benchmark for ``vla pack``."""
+
+from __future__ import annotations
+
+import math
+from contextlib import closing
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from vla.benchmarks.base import SEED, Benchmark, Expert, Task
+from vla.config import build, register
+from vla.data.images import encode_image
+from vla.data.source import Source
+from vla.errors import DataError
+from vla.types import Episode
+
+
+@register("source", "benchmark")
+class BenchmarkSource(Source):
+    """Successful episodes of a benchmark's experts. The tasks take turns."""
+
+    def __init__(
+        self,
+        benchmark: dict[str, Any],  # name and options of the benchmark
+        episodes: int,  # number of episodes over all tasks, at least 1
+        tasks: tuple[str, ...] = (),  # ids or groups of tasks; empty: the default tasks
+        seed: int = 0,  # seed of the first episode of every task; the next has seed + 1
+        attempts: int = 10,  # attempts at an episode before an error, each with another seed
+    ) -> None:
+        self.config, self.episodes, self.task_names = dict(benchmark), episodes, tuple(tasks)
+        self.seed, self.attempts = seed, attempts
+        self._benchmark: Benchmark = build("benchmark", self.config, "benchmark")
+        self.action_space = self._benchmark.action_space
+        self.tasks = self._benchmark.select(self.task_names)
+        for task in self.tasks:
+            self._expert(task)
+        self._rounds = math.ceil(episodes / len(self.tasks))
+        if seed <= SEED < seed + attempts * self._rounds:
+            raise DataError(
+                f"recording would use seeds {seed} to {seed + attempts * self._rounds - 1}, and "
+                f"evaluation begins at {SEED}; decrease episodes or attempts, or change seed"
+            )
+        with closing(self._benchmark.make_env(self.tasks[0])) as env:
+            images = env.reset(seed=seed)[0]["images"].values()
+        sizes = {image.shape[:2] for image in images}
+        self.image_size = next(iter(sizes)) if len(sizes) == 1 else (0, 0)
+
+    def _expert(self, task: Task) -> Expert:
+        expert = self._benchmark.expert(task)
+        if expert is None:
+            raise DataError(f"{self._benchmark.name}: task {task.id!r} has no scripted expert")
+        return expert
+
+    def __len__(self) -> int:
+        return self.episodes
+
+    def __getitem__(self, index: int) -> Episode:
+        turn, number = divmod(index, len(self.tasks))
+        task = self.tasks[number]
+        with closing(self._benchmark.make_env(task)) as env:
+            for attempt in range(self.attempts):
+                seed = self.seed + turn + attempt * self._rounds
+                episode = self._record(index, env, task, seed)
+                if episode is not None:
+                    return episode
+        raise DataError(
+            f"episode {index}: the expert of task {task.id!r} failed in {self.attempts} attempts; "
+            "increase attempts or leave out the task"
+        )
+
+    def _record(self, index: int, env: gym.Env[Any, Any], task: Task, seed: int) -> Episode | None:
+        """One episode, or None if it is not successful."""
+        expert, benchmark = self._expert(task), self._benchmark
+        observation, info = env.reset(seed=seed)
+        instruction = str(observation["instruction"])
+        images: dict[str, list[bytes]] = {camera: [] for camera in observation["images"]}
+        actions, states, rewards, ended = [], [], [], False
+        while not ended:
+            for camera, image in observation["images"].items():
+                images[camera].append(encode_image(image))
+            if "state" in observation:
+                states.append(observation["state"])
+            action = np.asarray(expert(env, observation), np.float32)
+            observation, reward, terminated, truncated, info = env.step(action)
+            actions.append(action)
+            rewards.append(float(reward))
+            ended = terminated or truncated
+        if not info.get("success", False):
+            return None
+        return Episode(
+            key=f"{index:07d}",
+            instruction=instruction,
+            images=images,
+            actions=np.array(actions, np.float32),
+            state=np.array(states, np.float32) if states else None,
+            rewards=np.array(rewards, np.float32),
+            robot=benchmark.name,
+            fps=benchmark.action_space.rate_hz,
+            source="expert",
+            info={"task": task.id, "seed": seed},
+        )
+
+    def benchmark(self) -> dict[str, Any]:
+        """The configuration of the benchmark."""
+        return self.config
+
+    def describe(self) -> dict[str, Any]:
+        """All options."""
+        return {
+            "name": "benchmark",
+            "benchmark": self.config,
+            "episodes": self.episodes,
+            "tasks": self.task_names,
+            "seed": self.seed,
+            "attempts": self.attempts,
+        }

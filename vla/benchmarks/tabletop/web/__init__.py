@@ -1,0 +1,1 @@
+"""Web data of the tabletop: images of concepts with questions and answers."""

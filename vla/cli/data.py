@@ -1,0 +1,122 @@
+"""Verbs for data: pack, export, check, replay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from vla.cli.options import (
+    BenchmarkName,
+    BenchmarkOverrides,
+    EnvironmentId,
+    Json,
+    PackedData,
+    VideoFolder,
+    benchmark_config,
+)
+
+app = typer.Typer(no_args_is_help=True, help="Maintain packed data.")
+
+
+def pack(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="a robot data set (LeRobot, RLDS, HDF5, folder), or a YAML with a source"
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="folder for the shards")],
+    overrides: Annotated[
+        Optional[list[str]],
+        typer.Argument(
+            help="changes as key=value, for example source.mapping.size=128 shard_size=500"
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, help="parallel processes; the result is the same for any number")
+    ] = 0,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="pack an incomplete download without its gaps")
+    ] = False,
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="leave out bad episodes; list them in quarantine.json"),
+    ] = False,
+    max_bad: Annotated[
+        float, typer.Option(min=0, max=1, help="share of bad episodes above which --skip-bad fails")
+    ] = 0.1,
+    ray: Annotated[
+        Optional[str],
+        typer.Option(help="pack on a Ray cluster: its address, or 'local' (extra 'ray')"),
+    ] = None,
+    to: Annotated[
+        Optional[str],
+        typer.Option(help="'lerobot': convert packed data to a LeRobot 3.0 folder instead"),
+    ] = None,
+) -> None:
+    """Write robot or web data as shards with a manifest. A repeated call continues."""
+    from vla.data.pack import pack_from
+
+    if to is not None:
+        if to != "lerobot":
+            raise typer.BadParameter(f"--to {to}: the only export format is 'lerobot'")
+        from vla.data.export_lerobot import to_lerobot
+
+        return typer.echo(f"wrote {to_lerobot(source, out)}")
+    manifest = pack_from(
+        source, out, overrides or [], workers, skip_bad, skip_missing, max_bad, ray
+    )
+    bad = manifest.quarantined
+    typer.echo(
+        f"{out}: {manifest.samples} samples, {manifest.steps} steps, {len(manifest.shards)} shards"
+        + (f", {bad} left out (quarantine.json)" if bad else "")
+    )
+
+
+def doctor(
+    data: Annotated[Path, typer.Argument(help="packed data, or a robot data set")],
+    overrides: Annotated[
+        Optional[list[str]],
+        typer.Argument(help="mapping of a robot data set, for example source.mapping.fps=5"),
+    ] = None,
+    policy: Annotated[
+        Optional[Path], typer.Option(help="a saved policy whose statistics are compared")
+    ] = None,
+    as_json: Json = False,
+    html: Annotated[
+        Optional[Path], typer.Option(help="write a page with plots and a contact sheet")
+    ] = None,
+) -> None:
+    """Find defects in robot data. Exit code 0: notes at most; 1: warnings; 2: errors."""
+    from vla.doctor.report import run_doctor
+
+    raise typer.Exit(run_doctor(data, overrides or [], policy, as_json, html))
+
+
+def replay(
+    data: PackedData,
+    overrides: BenchmarkOverrides = None,
+    benchmark: BenchmarkName = None,
+    env: EnvironmentId = None,
+    episodes: Annotated[int, typer.Option(min=1, help="number of recorded episodes")] = 20,
+    out: VideoFolder = None,
+) -> None:
+    """Execute recorded actions in an environment, to check their units, signs and order."""
+    from vla.evaluation.replay import run_replay
+
+    run_replay(data, benchmark_config(benchmark, env), episodes, out, overrides or [])
+
+
+@app.command()
+def verify(directory: Annotated[Path, typer.Argument(help="folder of packed data")]) -> None:
+    """Compare every shard with its checksum. Exit code 1 if one is damaged."""
+    from vla.data.manifest import verify as check
+
+    problems = check(directory)
+    for line in problems:
+        typer.echo(line, err=True)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"{directory}: all shards are intact")

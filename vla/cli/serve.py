@@ -1,0 +1,37 @@
+"""The verb that serves a policy to robot programs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from vla.cli.options import Device, Policy, Robot
+
+
+def serve(
+    policy: Policy,
+    host: Annotated[
+        str, typer.Option(help="address to listen on; 0.0.0.0 is open to the network")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port")] = 8000,
+    robot: Robot = None,
+    camera: Annotated[
+        Optional[list[str]],
+        typer.Option(help="OURS=THEIRS: the client's name of a camera; repeat for more"),
+    ] = None,
+    state: Annotated[
+        str, typer.Option(help="the client's fields that form the state, with commas")
+    ] = "state",
+    device: Device = "auto",
+) -> None:
+    """Serve a policy over all protocols of 'vla zoo' on one port (extra 'serve')."""
+    pairs = [c.partition("=") for c in camera or []]
+    if any(not (ours and theirs) for ours, _, theirs in pairs):
+        raise typer.BadParameter(
+            "--camera: give OURS=THEIRS, for example --camera top=observation/image"
+        )
+    from vla.serve.server import run_server
+
+    cameras = {ours: theirs for ours, _, theirs in pairs}
+    run_server(policy, host, port, robot, cameras, state.split(","), device)

@@ -1,0 +1,21 @@
+"""YAML to validated configuration to objects."""
+
+from vla.config.loader import build, load_config
+from vla.config.registry import Slot, configs_dir, presets, register, registered
+from vla.config.validation import check
+from vla.config.yaml_files import override, read_yaml
+from vla.errors import ConfigError
+
+__all__ = [
+    "ConfigError",
+    "Slot",
+    "build",
+    "check",
+    "configs_dir",
+    "load_config",
+    "override",
+    "presets",
+    "read_yaml",
+    "register",
+    "registered",
+]

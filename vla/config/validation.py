@@ -1,0 +1,216 @@
+"""Validation of plain data against type annotations, by pydantic, with messages for YAML authors.
+
+Values are strict: a string is never read as a number, ``true`` is no int. Two conversions are
+made: an int where a float is expected, and a list where a tuple is expected.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from typing import Annotated, Any, Literal, NotRequired, Required, Union
+
+from omegaconf import OmegaConf
+from pydantic import (
+    BeforeValidator,
+    PlainValidator,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    WrapValidator,
+)
+from typing_extensions import TypedDict
+
+from vla.config.options import REQUIRED, config_class, options
+from vla.config.registry import Slot, explain_unknown, nearest, presets, registered
+from vla.config.yaml_files import merge, read_yaml
+from vla.errors import ConfigError
+
+_PLAIN = (int, float, str, bool, dict)
+_EXPECTED = {  # pydantic's error type -> what the value must be
+    "int_type": "int",
+    "float_type": "float",
+    "string_type": "str",
+    "bool_type": "bool",
+    "dict_type": "a mapping",
+    "list_type": "a list",
+    "tuple_type": "a list",
+}
+
+
+class InvalidValue(ConfigError):
+    """A problem at a path, which is relative to the value that the raising function checks."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path or 'top level'}: {problem}")
+        self.path, self.problem = path, problem
+
+
+def check(value: Any, annotation: Any, path: str) -> Any:
+    """The value, validated; dataclasses and tuples are built from mappings and lists.
+
+    Raises:
+        ConfigError: the message begins with the path of the first invalid key.
+    """
+    try:
+        return _adapter(annotation).validate_python(value)
+    except ValidationError as error:
+        raise _translate(error, value, path) from error
+
+
+def check_slot(value: Any, slot: str, path: str) -> dict[str, Any]:
+    """A slot's value with its preset resolved, validated: ``{"name": ..., **arguments}``.
+
+    Raises:
+        ConfigError: unknown preset, component or argument, or an argument of the wrong type.
+    """
+    if isinstance(value, str):
+        value = {"preset": value}
+    if isinstance(value, dict) and "preset" in value:
+        available, preset = presets(slot), value["preset"]
+        if preset not in available:
+            hint = nearest(str(preset), available)
+            raise InvalidValue(path, f"no preset {preset!r} under configs/{slot}/{hint}")
+        changes = OmegaConf.create({k: v for k, v in value.items() if k != "preset"})
+        value = OmegaConf.to_container(
+            merge(OmegaConf.create(read_yaml(available[preset])), changes)
+        )
+    if not isinstance(value, dict):
+        raise InvalidValue(
+            path, f"expected a mapping with name: or the name of a preset, got {value!r}"
+        )
+    components, name = registered(slot), value.get("name")
+    if name not in components:
+        raise InvalidValue(_join(path, "name"), explain_unknown(slot, str(name)))
+    arguments = {k: v for k, v in value.items() if k != "name"}
+    cls = components[name]
+    if (config := config_class(cls)) is not None:
+        check(arguments, config, path)  # the dataclass may check more than types
+    return {"name": name, **check(arguments, _Arguments(cls), path)}
+
+
+class _Arguments:
+    """Stands for the options of a class in ``check``, to get a mapping and not an instance."""
+
+    def __init__(self, cls: type) -> None:
+        self.cls = cls
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Arguments) and other.cls is self.cls
+
+    def __hash__(self) -> int:
+        return hash(self.cls)
+
+
+@functools.cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(_pydantic(annotation))
+
+
+def _pydantic(annotation: Any) -> Any:
+    """The annotation in the form that pydantic validates as the module's docstring says."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if isinstance(annotation, _Arguments):
+        return _mapping(annotation.cls)
+    if is_dataclass(annotation) and isinstance(annotation, type):
+        return Annotated[_mapping(annotation), WrapValidator(_constructing(annotation))]
+    if origin is Annotated:
+        slots = [a.name for a in args[1:] if isinstance(a, Slot)]
+        if not slots:
+            return _pydantic(args[0])
+        return Annotated[Any, PlainValidator(lambda value: check_slot(value, slots[0], ""))]
+    if origin in (Union, types.UnionType):
+        return Union[tuple(_pydantic(a) for a in args)]  # noqa: UP007
+    if origin is Literal:
+        return Annotated[Any, PlainValidator(_one_of(args))]
+    if origin is tuple and args[-1] is not Ellipsis:
+        exact: Any = types.GenericAlias(tuple, tuple(_pydantic(a) for a in args))
+        return Annotated[exact, Strict(False), BeforeValidator(_of_length(len(args)))]
+    if origin is tuple:
+        return Annotated[tuple[_pydantic(args[0]), ...], Strict(False)]  # type: ignore[misc]
+    if origin is list:
+        return Annotated[list[_pydantic(args[0])], Strict(False)]  # type: ignore[misc]
+    if origin is dict:
+        return dict[Any, _pydantic(args[1])]  # type: ignore[misc]
+    return Annotated[annotation, Strict()] if annotation in _PLAIN else annotation
+
+
+def _mapping(cls: type) -> Any:
+    """A typed dictionary of the options; only the keys that the user gives are in its result."""
+    known = options(cls)
+
+    def check_keys(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise InvalidValue("", f"expected a mapping, got {value!r}")
+        for key in value:
+            if key not in known:
+                raise InvalidValue(str(key), f"unknown key{nearest(str(key), known)}")
+        return value
+
+    entries = {}
+    for key, (annotation, default) in known.items():
+        presence: Any = Required if default is REQUIRED else NotRequired
+        entries[key] = presence[_pydantic(annotation)]
+    make: Any = TypedDict
+    return Annotated[make(cls.__name__, entries), BeforeValidator(check_keys)]
+
+
+def _constructing(cls: Any) -> Callable[[Any, Callable[[Any], Any]], Any]:
+    def construct(value: Any, validate: Callable[[Any], Any]) -> Any:
+        if isinstance(value, cls):
+            return value
+        arguments = validate(value)
+        try:
+            return cls(**arguments)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+
+    return construct
+
+
+def _one_of(choices: tuple[Any, ...]) -> Callable[[Any], Any]:
+    def validate(value: Any) -> Any:
+        if value not in choices:
+            raise InvalidValue(
+                "", f"{value!r} is not allowed{nearest(str(value), map(str, choices))}"
+            )
+        return value
+
+    return validate
+
+
+def _of_length(length: int) -> Callable[[Any], Any]:
+    def validate(value: Any) -> Any:
+        if isinstance(value, list | tuple) and len(value) != length:
+            raise InvalidValue("", f"expected {length} values, got {len(value)}: {value!r}")
+        return value
+
+    return validate
+
+
+def _translate(error: ValidationError, value: Any, path: str) -> ConfigError:
+    """The first of pydantic's errors as a ConfigError with the key's path."""
+    first = error.errors()[0]
+    for key in first["loc"]:  # a key that the value does not have is a label of a union's option
+        if isinstance(value, dict) and (key in value or first["type"] == "missing"):
+            path, value = _join(path, str(key)), value.get(key)
+        elif isinstance(value, list | tuple) and isinstance(key, int):
+            path, value = f"{path}[{key}]", value[key]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, InvalidValue):
+        return InvalidValue(_join(path, cause.path), cause.problem)
+    if isinstance(cause, ConfigError):
+        return cause
+    if cause is not None:
+        return InvalidValue(path, str(cause))
+    if first["type"] == "missing":
+        return InvalidValue(path, "required, but missing")
+    expected, got = _EXPECTED.get(first["type"], first["msg"]), first["input"]
+    return InvalidValue(path, f"expected {expected}, got {got!r} ({type(got).__name__})")
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path and key else path or key

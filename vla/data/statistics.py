@@ -1,0 +1,76 @@
+"""Statistics of actions and states, pooled over all rows of one or several data sets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla.types import ActionSpace
+
+LEVELS = 257  # quantiles per dimension: the edges of 256 bins
+
+
+def column_statistics(files: Sequence[Path]) -> dict[str, Any]:
+    """Statistics per column of (T, A) arrays in ``.npy`` files, as if they were one array.
+
+    Only one column is in memory at a time, so that large data sets fit.
+
+    Returns:
+        ``min``, ``q01``, ``q99``, ``max``, ``mean``, ``std`` with A values each, and
+        ``quantiles`` (257, A) at even levels. Values have 9 significant digits.
+    """
+    width = int(np.load(files[0], mmap_mode="r").shape[1])
+    rows: dict[str, list[float]] = {k: [] for k in ("min", "q01", "q99", "max", "mean", "std")}
+    grid = []
+    for k in range(width):
+        column = np.concatenate([np.load(f, mmap_mode="r")[:, k] for f in files]).astype(np.float64)
+        column.sort()
+        q01, q99 = np.quantile(column, [0.01, 0.99])
+        figures = (column[0], q01, q99, column[-1], column.mean(), column.std())
+        for name, value in zip(rows, figures, strict=True):
+            rows[name].append(float(f"{value:.9g}"))
+        grid.append([float(f"{v:.9g}") for v in np.quantile(column, np.linspace(0, 1, LEVELS))])
+    return {**rows, "quantiles": [list(level) for level in zip(*grid, strict=True)]}
+
+
+def concatenate(parts: Sequence[Path], out: Path) -> None:
+    """Write the rows of several (T, A) ``.npy`` files into one, without loading them."""
+    arrays = [np.load(p, mmap_mode="r") for p in parts]
+    shape = (sum(len(a) for a in arrays), arrays[0].shape[1])
+    temporary = out.with_suffix(".npy.tmp")
+    whole = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+    first = 0
+    for array in arrays:
+        whole[first : first + len(array)] = array
+        first += len(array)
+    whole.flush()
+    temporary.replace(out)
+
+
+def union_bounds(spaces: Sequence[ActionSpace]) -> ActionSpace:
+    """The first action space, with bounds that include those of all."""
+    low = tuple(min(column) for column in zip(*(s.low for s in spaces), strict=True))
+    high = tuple(max(column) for column in zip(*(s.high for s in spaces), strict=True))
+    return replace(spaces[0], low=low, high=high)
+
+
+def with_data_bounds(space: ActionSpace, statistics: dict[str, Any]) -> ActionSpace:
+    """An action space whose infinite bounds are replaced by the data's minimum and maximum.
+
+    A dimension that never changes gets a margin of 0.1 % (at least 0.001).
+    """
+    low = [a if math.isfinite(a) else b for a, b in zip(space.low, statistics["min"], strict=True)]
+    high = [
+        a if math.isfinite(a) else b for a, b in zip(space.high, statistics["max"], strict=True)
+    ]
+    room = [0.0 if a < b else max(1e-3, abs(a) * 1e-3) for a, b in zip(low, high, strict=True)]
+    return replace(
+        space,
+        low=tuple(a - r for a, r in zip(low, room, strict=True)),
+        high=tuple(b + r for b, r in zip(high, room, strict=True)),
+    )

@@ -1,1 +1,0 @@
-"""Language decoders: anything with ``width``, ``tokenizer``, ``embed``, ``forward`` and ``logits``."""

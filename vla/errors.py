@@ -1,0 +1,36 @@
+"""Errors that the command line reports in one line, without a traceback."""
+
+from __future__ import annotations
+
+
+class ConfigError(ValueError):
+    """An invalid configuration.
+
+    The message has the path of the key, what is wrong, the nearest valid name and the choices.
+    """
+
+
+class DataError(ValueError):
+    """Invalid data on disk. The message has the path, what was expected and the fix."""
+
+
+class BadSample(ValueError):
+    """A sample that must not be packed or trained on.
+
+    The message names the sample, what was expected and the fix.
+    """
+
+
+class FolderLocked(ValueError):
+    """Another process writes into this folder. The message names the folder and the fix."""
+
+
+class ReproductionMismatch(ValueError):
+    """A re-run gave other results than the committed ones. The message names both."""
+
+
+class TrainingInterrupted(BaseException):
+    """Training was stopped by Ctrl-C or SIGTERM after a checkpoint was written.
+
+    It is not a ``KeyboardInterrupt`` because typer discards that exception's message.
+    """

@@ -1,0 +1,102 @@
+"""Table, plot and JSON of an open-loop evaluation."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from vla.evaluation.offline import OfflineResult, offline
+from vla.evaluation.report import print_table
+from vla.policies.checkpoint import load_policy
+from vla.utils.io import write_json
+
+
+def rows(result: OfflineResult) -> list[dict[str, str]]:
+    """One printable row per action dimension, and their mean as a share of the ranges."""
+    out = []
+    for k, name in enumerate(result.names):
+        cells = {n: f"{v[k]:.4g}" for n, v in result.errors.items()}
+        out.append({"dim": name, **cells, "same bin": f"{100 * result.same_bin[k]:.1f} %"})
+    mean = {n: f"{100 * float((v / result.range).mean()):.2f} %" for n, v in result.errors.items()}
+    return [
+        *out,
+        {"dim": "mean, of range", **mean, "same bin": f"{100 * result.same_bin.mean():.1f} %"},
+    ]
+
+
+def plot(result: OfflineResult, episodes: int = 3, most_dims: int = 8) -> bytes:
+    """Predicted and recorded trajectories as PNG.
+
+    One row per episode, one column for each of the ``most_dims`` dimensions that vary most.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shown = result.trajectories[:: max(1, len(result.trajectories) // episodes)][:episodes]
+    spread = np.concatenate([t.recorded for t in result.trajectories]).std(0) / result.range
+    dims = sorted(np.argsort(-spread)[:most_dims].tolist())
+    figure, axes = plt.subplots(
+        len(shown),
+        len(dims),
+        figsize=(2.2 * len(dims), 1.8 * len(shown) + 0.4),
+        constrained_layout=True,
+        squeeze=False,
+    )
+    for row, (line, trajectory) in enumerate(zip(axes, shown, strict=True)):
+        for axis, k in zip(line, dims, strict=True):
+            axis.plot(trajectory.recorded[:, k], color="0.3", lw=1.8, label="recorded")
+            axis.plot(trajectory.predicted[:, k], color="C1", lw=1.2, label="predicted")
+            axis.set_title(result.names[k] if row == 0 else "", fontsize=8)
+            axis.set_xlabel("frame" if row == len(shown) - 1 else "", fontsize=7)
+            axis.tick_params(labelsize=6)
+            axis.spines[["top", "right"]].set_visible(False)
+        line[0].set_ylabel(f"{trajectory.instruction[:26]}", fontsize=7)
+    axes[0][0].legend(fontsize=6, frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=120)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def run_offline(
+    policy_dir: Path,
+    data: Path,
+    split: str,
+    episodes: int | None,
+    out: Path | None,
+    robot: str | None = None,
+) -> None:
+    """``vla eval-offline``: a table, and with ``out`` also offline.json and trajectories.png."""
+    result = offline(load_policy(policy_dir).robot(robot), data, split, episodes)
+    print_table(
+        rows(result),
+        f"{policy_dir} on {data} ({split}): mean absolute error in robot units, "
+        f"{result.frames} frames of {len(result.trajectories)} episodes",
+    )
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    by_episode = [
+        {
+            "key": t.key,
+            "instruction": t.instruction,
+            "l1": np.abs(t.predicted - t.recorded).mean(0).tolist(),
+        }
+        for t in result.trajectories
+    ]
+    about = {
+        "data": str(data),
+        "split": split,
+        "names": result.names,
+        "frames": result.frames,
+        "errors": {name: error.tolist() for name, error in result.errors.items()},
+        "same_bin": result.same_bin.tolist(),
+        "range": result.range.tolist(),
+        "episodes": by_episode,
+    }
+    write_json(out / "offline.json", about)
+    (out / "trajectories.png").write_bytes(plot(result))

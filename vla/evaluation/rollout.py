@@ -1,0 +1,198 @@
+"""Closed-loop evaluation: parallel environments, one policy, the same seeds for every policy."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+from rich.progress import Progress
+
+from vla.benchmarks.base import SEED, Benchmark, EpisodeResult, Task
+from vla.config import build
+from vla.errors import DataError
+from vla.evaluation.statistics import summary
+from vla.inference.runner import PolicyRunner
+from vla.utils.io import write_json
+
+
+class Actor(Protocol):
+    """The interface of whatever acts in ``rollouts``, for example ``PolicyRunner``."""
+
+    def reset(self, key: int) -> None:
+        """Start a new episode in this slot."""
+        ...
+
+    def act(self, keys: Sequence[int], observations: Sequence[dict[str, Any]]) -> np.ndarray:
+        """Actions (B, A) in robot units, one for each key."""
+        ...
+
+
+def open_benchmark(config: Mapping[str, Any], cameras: Sequence[str] = ()) -> Benchmark:
+    """The benchmark that a configuration describes, with the cameras that a policy uses.
+
+    Raises:
+        ConfigError: an unknown benchmark or argument.
+    """
+    benchmark: Benchmark = build(
+        "benchmark", dict(config), "benchmark", policy_cameras=tuple(cameras)
+    )
+    return benchmark
+
+
+class _Slot:
+    """One of the parallel environments; it is reused while episodes of the same task follow.
+
+    gymnasium's vector environments do not fit here. Their members have one common task, and a
+    finished member restarts without a seed of its own. Here every episode has its own task, length
+    and seed, so that the results do not depend on the number of parallel environments.
+    """
+
+    def __init__(self, benchmark: Benchmark) -> None:
+        self.benchmark = benchmark
+        self.task: Task | None = None
+        self.env: gym.Env[Any, Any]
+        self.episode = self.seed = self.steps = -1
+        self.observation: dict[str, Any] = {}
+        self.frames: list[np.ndarray] | None = None
+
+    def begin(self, episode: int, task: Task, seed: int, record: bool) -> None:
+        """Start an episode; ``record``: keep its frames."""
+        if self.task != task:
+            self.close()
+            self.env, self.task = self.benchmark.make_env(task), task
+        self.episode, self.seed, self.steps = episode, seed, 0
+        self.observation = self.env.reset(seed=seed)[0]
+        self.frames = [_first_image(self.observation)] if record else None
+
+    def step(self, action: np.ndarray) -> EpisodeResult | None:
+        """Execute an action; the result if the episode has ended."""
+        instruction = self.observation["instruction"]
+        self.observation, _, terminated, truncated, info = self.env.step(action)
+        self.steps += 1
+        if self.frames is not None:
+            self.frames.append(_first_image(self.observation))
+        if not (terminated or truncated):
+            return None
+        assert self.task is not None
+        metrics = {m: float(info[m]) for m in self.benchmark.metrics if m in info}
+        success = bool(info.get("success", False))
+        return EpisodeResult(self.task.id, self.seed, instruction, success, self.steps, metrics)
+
+    def close(self) -> None:
+        """Close the environment, if there is one."""
+        if self.task is not None:
+            self.env.close()
+
+
+def _first_image(observation: Mapping[str, Any]) -> np.ndarray:
+    image: np.ndarray = next(iter(observation["images"].values()))
+    return image
+
+
+def rollouts(
+    actor: Actor,
+    benchmark: Benchmark,
+    tasks: Sequence[Task],
+    seeds: Sequence[int],
+    num_envs: int = 50,
+    videos: int = 0,
+    progress: bool = True,
+) -> tuple[list[EpisodeResult], list[list[np.ndarray]]]:
+    """Run episode ``i`` of ``tasks[i]`` with ``seeds[i]``, ``num_envs`` at a time.
+
+    Returns:
+        Results in the order of ``seeds``, and the frames of the first ``videos`` episodes. Frames
+        are of the first camera, (H, W, 3) uint8.
+    """
+    results: dict[int, EpisodeResult] = {}
+    frames: dict[int, list[np.ndarray]] = {}
+    waiting = deque(range(len(seeds)))
+    slots = [_Slot(benchmark) for _ in range(min(num_envs, len(seeds)))]
+    live: dict[int, _Slot] = {}
+    with Progress(
+        *Progress.get_default_columns(),
+        "{task.completed}/{task.total} episodes",
+        disable=not progress,
+    ) as bar:
+        job = bar.add_task("rollouts", total=len(seeds))
+        while waiting or live:
+            for key, slot in enumerate(slots):
+                if key not in live and waiting:
+                    episode = waiting.popleft()
+                    actor.reset(key)
+                    slot.begin(episode, tasks[episode], seeds[episode], episode < videos)
+                    live[key] = slot
+            actions = actor.act(list(live), [slot.observation for slot in live.values()])
+            for (key, slot), action in zip(list(live.items()), actions, strict=True):
+                result = slot.step(action)
+                if result is not None:
+                    results[slot.episode] = result
+                    if slot.frames is not None:
+                        frames[slot.episode] = slot.frames
+                    del live[key]
+                    bar.advance(job)
+    for slot in slots:
+        slot.close()
+    return [results[i] for i in range(len(seeds))], [frames[i] for i in sorted(frames)]
+
+
+def evaluate(
+    policy: Any,
+    benchmark: Benchmark,
+    tasks: Sequence[Task],
+    episodes: int,
+    out: str | Path | None = None,
+    num_envs: int = 50,
+    videos: int = 0,
+    seed: int = SEED,
+    progress: bool = True,
+) -> tuple[list[EpisodeResult], list[list[np.ndarray]]]:
+    """``episodes`` episodes of every task; written to ``out`` as JSON if given.
+
+    Args:
+        policy: a policy bound to one robot (``BasePolicy.robot``).
+        out: path of the JSON file.
+
+    Returns:
+        See ``rollouts``.
+
+    Raises:
+        ValueError: the benchmark takes another number of actions than the policy gives.
+    """
+    ours, theirs = policy.spec.action_space, benchmark.action_space
+    if ours.dim != theirs.dim:
+        raise ValueError(
+            f"{benchmark.name} takes {theirs.dim} action numbers, the policy gives {ours.dim} "
+            f"({', '.join(ours.names)})"
+        )
+    # Episode k of every task comes before episode k + 1 of any, so that videos show all tasks.
+    seeds = [seed + k for k in range(episodes) for _ in tasks]
+    results, frames = rollouts(
+        PolicyRunner(policy), benchmark, list(tasks) * episodes, seeds, num_envs, videos, progress
+    )
+    if out is not None:
+        rows = [asdict(r) for r in results]
+        about = {"benchmark": benchmark.name, "summary": summary(results), "episodes": rows}
+        write_json(Path(out), about)
+    return results, frames
+
+
+def read_results(path: Path) -> list[EpisodeResult]:
+    """Episodes of a ``results.json``.
+
+    Raises:
+        DataError: no such file, or not what ``vla eval`` writes.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["episodes"]
+        return [EpisodeResult(**row) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: not the results of `vla eval` ({error}); give the results.json it wrote"
+        ) from error

@@ -1,0 +1,1 @@
+"""Scaling ladders: runs of several sizes, their table, fits and figures."""

@@ -1,0 +1,1 @@
+"""Studies: named recipes, evaluated on the same tasks and compared in pairs."""

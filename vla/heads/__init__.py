@@ -1,1 +1,0 @@
-"""Action heads: how a policy's decoder is used to make actions."""

@@ -1,0 +1,151 @@
+"""Observations in, actions out: the one place that keeps a policy's state between calls."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from vla.inference.action_queue import ActionQueue
+from vla.policies.bound import BoundPolicy
+
+# {"images": {camera: (H, W, 3) uint8}, "instruction": str} and, if used, "state": (P,) float
+Observation = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """State of one episode or client, oldest frame first."""
+
+    images: tuple[torch.Tensor, ...] = ()  # each (V, 1, 3, H, W) uint8
+    states: tuple[torch.Tensor, ...] = ()  # each (1, P)
+    instruction: str = ""
+    plan: str = ""  # plan of the last policy call; empty if the instruction changed since
+
+
+class PolicyRunner:
+    """Runs one policy for one or many parallel episodes or clients, each named by a key.
+
+    It keeps the frame and state history, the action queue and the previous plan of every key.
+    Before the first frame of an episode the history is filled with that frame. Threads may share
+    a runner: policy calls run one at a time.
+
+    Args:
+        policy: a policy bound to one of its robots.
+        execution_horizon: steps of an action chunk that are executed before the policy is called
+            again (default: the whole chunk).
+        ensemble: temporal ensembling, see ``ActionQueue``.
+    """
+
+    def __init__(
+        self,
+        policy: BoundPolicy,
+        execution_horizon: int | None = None,
+        ensemble: float | None = None,
+    ) -> None:
+        self.policy, self.spec = policy, policy.spec
+        horizon = execution_horizon or self.spec.horizon
+        self.queue = ActionQueue(self.spec.action_space, horizon, ensemble)
+        self._memory: dict[Hashable, _Memory] = {}
+        self._uses_previous_plan = policy.uses_previous_plan()
+        self._lock = threading.RLock()  # reentrant: ``act`` calls ``predict``
+
+    def reset(self, key: Hashable) -> None:
+        """Start a new episode: drop the history, the queued actions and the previous plan."""
+        with self._lock:
+            self._memory.pop(key, None)
+            self.queue.reset(key)
+
+    def act(self, keys: Sequence[Hashable], observations: Sequence[Observation]) -> np.ndarray:
+        """One control step: actions (B, A) float32 in robot units.
+
+        Raises:
+            ValueError: an observation lacks a camera or the state that the policy uses.
+        """
+        with self._lock:
+            rows = dict(zip(keys, observations, strict=True))
+            calls = [key for key in keys if self.queue.needs_chunk(key)]
+            queued = {key: self._extended(key, rows[key]) for key in keys if key not in calls}
+            if calls:
+                chunks, _ = self.predict(calls, [rows[key] for key in calls])
+                for key, chunk in zip(calls, chunks, strict=True):
+                    self.queue.push(key, chunk)
+            self._memory |= queued
+            return np.stack([self.queue.pop(key) for key in keys])
+
+    def predict(
+        self, keys: Sequence[Hashable], observations: Sequence[Observation]
+    ) -> tuple[np.ndarray, list[str]]:
+        """One policy call for every key: chunks (B, H, A) in robot units and the plans (B texts).
+
+        The action queue is not used. State is updated only if the call succeeds.
+
+        Args:
+            keys: None stands for a client without history: nothing is kept for it.
+
+        Raises:
+            ValueError: as ``act``.
+        """
+        with self._lock:
+            memory = [self._extended(k, o) for k, o in zip(keys, observations, strict=True)]
+            optional: dict[str, Any] = {}
+            if self.spec.state_dim:
+                optional["state_BTP"] = torch.stack([torch.cat(m.states) for m in memory])
+            if self._uses_previous_plan:
+                optional["previous_plans"] = [m.plan for m in memory]
+            images_BVTCHW = torch.stack([torch.cat(m.images, 1) for m in memory])
+            instructions = [m.instruction for m in memory]
+            chunks, plans = self.policy.predict(images_BVTCHW, instructions, **optional)
+            for key, extended, plan in zip(keys, memory, plans, strict=True):
+                if key is not None:
+                    self._memory[key] = replace(extended, plan=plan)
+            return chunks, plans
+
+    def _extended(self, key: Hashable, observation: Observation) -> _Memory:
+        """The memory of ``key`` with this observation appended; nothing is stored."""
+        history, last = self.spec.history, self._memory.get(key, _Memory())
+        image = to_images(observation, self.spec.cameras)
+        images = (*(last.images or (image,) * (history - 1)), image)[-history:]
+        states: tuple[torch.Tensor, ...] = ()
+        if self.spec.state_dim:
+            state = to_state(observation, self.spec.state_dim)
+            states = (*(last.states or (state,) * (history - 1)), state)[-history:]
+        instruction = str(observation["instruction"])
+        # a plan belongs to the instruction that it was made for
+        return _Memory(
+            images, states, instruction, last.plan if last.instruction == instruction else ""
+        )
+
+
+def to_images(observation: Observation, cameras: Sequence[str]) -> torch.Tensor:
+    """An observation's images as (V, 1, 3, H, W) uint8 in the policy's camera order.
+
+    Raises:
+        ValueError: a camera that the policy uses is missing.
+    """
+    images = observation["images"]
+    for camera in cameras:
+        if camera not in images:
+            raise ValueError(
+                f"the policy needs camera {camera!r}; the observation has {', '.join(images)}"
+            )
+    views = np.array([images[c].transpose(2, 0, 1) for c in cameras])
+    return torch.from_numpy(views)[:, None]
+
+
+def to_state(observation: Observation, width: int) -> torch.Tensor:
+    """An observation's measured state as (1, width) float32.
+
+    Raises:
+        ValueError: the observation has no state, or one of another width.
+    """
+    shape = np.shape(observation["state"]) if "state" in observation else ()
+    if shape != (width,):
+        raise ValueError(
+            f"the policy needs a state of {width} numbers; the observation has {shape or 'none'}"
+        )
+    return torch.from_numpy(np.asarray(observation["state"])).float()[None]

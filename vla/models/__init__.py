@@ -1,0 +1,1 @@
+"""Networks: vision encoders, connectors, language decoders, action heads and action codecs."""

@@ -1,0 +1,1 @@
+"""Action codecs: normalised actions to symbols and token ids, and back."""

@@ -1,0 +1,1 @@
+"""Language decoders. The interface is ``base.Decoder``."""

@@ -1,0 +1,1 @@
+"""Action heads: from the decoder's hidden states or tokens to actions."""

@@ -1,0 +1,37 @@
+"""What every action head returns.
+
+An action head is a registered module with ``loss(decoder, prefix, batch, normalized_actions_KHA)``
+-> ``HeadLoss`` and ``predict(decoder, prefix, instructions)`` -> ``Prediction``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass
+class HeadLoss:
+    """Loss of one robot's rows of a batch.
+
+    loss_M: one value per target item (a token, a number or a step).
+    text_M: index in 0..K-1 of the instruction to which the item belongs.
+    normalized_actions_KHA: predicted actions in [-1, 1] (teacher-forced for token heads), or None
+        if training does not compute them.
+    right_M: bool, True where an action token is predicted correctly; None for heads without tokens.
+        Plan tokens are not included.
+    """
+
+    loss_M: torch.Tensor
+    text_M: torch.Tensor
+    normalized_actions_KHA: torch.Tensor | None = None
+    right_M: torch.Tensor | None = None
+
+
+@dataclass
+class Prediction:
+    """Actions in [-1, 1], and the generated plan of every row (empty list: the head has none)."""
+
+    normalized_actions_BHA: torch.Tensor
+    plans: list[str] = field(default_factory=list)

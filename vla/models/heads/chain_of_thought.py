@@ -1,0 +1,140 @@
+"""Chain of thought for continuous heads: a plan, then actions (pi-0.5, arXiv 2504.16054)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any, ClassVar
+
+import torch
+from torch import nn
+
+from vla.config import Slot, build, register, registered
+from vla.models.decoders.base import Decoder, Prefix
+from vla.models.decoders.generation import FreeText, generate
+from vla.models.decoders.text import continuation, token_loss
+from vla.models.heads.base import HeadLoss, Prediction
+from vla.models.heads.plan_hysteresis import rows_keeping_previous_plan
+from vla.models.heads.queries import QueryHead
+from vla.models.heads.restricted_vocabulary import LossVocabulary, RestrictedVocabulary
+from vla.models.prompts import plan_text, robot_prompt
+from vla.types import ActionSpace, RobotBatch
+
+
+def plan_token_ids(tokenizer: Any, plan: str) -> list[int]:
+    """Token ids between the prompt and the action."""
+    return list(continuation(tokenizer, plan_text(plan)))
+
+
+@register("head", "chain_of_thought")
+class ChainOfThoughtHead(nn.Module):
+    """Generates the plan of the step, then another head computes the action from prompt and plan.
+
+    The plan has the format of the ``token`` head with ``plan: true`` (RT-2, arXiv 2307.15818,
+    section 4.4). In training one decoder pass over the true plan serves both losses.
+
+    Raises:
+        ValueError: the inner head generates text itself.
+    """
+
+    # Options of a small instance, for vla.testing.
+    example: ClassVar[dict[str, Any]] = {"action": {"name": "regression"}}
+
+    def __init__(
+        self,
+        # Head of the action: regression, mixture, flow or classification.
+        action: Annotated[dict[str, Any], Slot("head")],
+        plan_tokens: int = 16,  # maximal length of a generated plan, tokens
+        # Softmax of the plan's loss: all tokens, or only tokens of this robot's plans (robot).
+        loss_vocabulary: LossVocabulary = "all",
+        # A new plan must be more likely than the previous one by this many nats; 0: always replan.
+        plan_switch_margin: float = 0.0,
+        *,
+        decoder: Any,
+        action_dim: int,
+        action_space: ActionSpace,
+        horizon: int,
+    ) -> None:
+        super().__init__()
+        if not issubclass(registered("head")[action["name"]], QueryHead):
+            raise ValueError(
+                f"head.action={action['name']}: this head generates text itself; "
+                "use head.name=token with head.plan=true"
+            )
+        self.plan_tokens, self.plan_switch_margin = plan_tokens, plan_switch_margin
+        self.restricted_vocabulary = (
+            RestrictedVocabulary(decoder) if loss_vocabulary == "robot" else None
+        )
+        self.action: QueryHead = build(
+            "head",
+            action,
+            "head.action",
+            decoder=decoder,
+            action_dim=action_dim,
+            action_space=action_space,
+            horizon=horizon,
+        )
+
+    def loss(
+        self,
+        decoder: Decoder,
+        prefix: Prefix,
+        batch: RobotBatch,
+        normalized_actions_KHA: torch.Tensor,
+    ) -> HeadLoss:
+        """Next-token loss of the plans, one value per token, then the loss of the inner head.
+
+        Raises:
+            ValueError: a step has no plan.
+        """
+        if not all(batch.plans):
+            raise ValueError(
+                "head.name=chain_of_thought needs a plan for every step; some of this data has "
+                "none: use the head of head.action alone"
+            )
+        plan_ids = [plan_token_ids(decoder.tokenizer, p) for p in batch.plans]
+        hidden = self.action.read(
+            decoder, prefix, batch.image_index_K, batch.instructions, plan_ids
+        )
+        action = self.action.loss_from_states(
+            hidden.states_KHD, normalized_actions_KHA, batch.mask_KH
+        )
+        restricted = self.restricted_vocabulary
+        allowed_V = None if restricted is None else restricted(plan_ids)
+        plan = token_loss(decoder, hidden.plan_MD, plan_ids, allowed_V)
+        return HeadLoss(
+            torch.cat([plan.loss_M, action.loss_M]),
+            torch.cat([plan.text_M, action.text_M]),
+            action.normalized_actions_KHA,
+        )
+
+    def predict(
+        self,
+        decoder: Decoder,
+        prefix: Prefix,
+        instructions: list[str],
+        previous_plans: Sequence[str] = (),
+    ) -> Prediction:
+        """Plans by greedy decoding, then actions.
+
+        ``previous_plans`` are those of the step before (see ``rows_keeping_previous_plan``).
+        """
+        tokenizer = decoder.tokenizer
+        stop = continuation(tokenizer, plan_text(""))[0]
+        constraints = [FreeText(stop, self.plan_tokens) for _ in instructions]
+        prompts = [robot_prompt(i) for i in instructions]
+        generate(decoder, prefix, prompts, constraints)
+        plans = [tokenizer.decode(c.tokens).strip() for c in constraints]
+        for row in rows_keeping_previous_plan(
+            decoder,
+            prefix,
+            prompts,
+            previous_plans,
+            plans,
+            partial(plan_token_ids, tokenizer),
+            self.plan_switch_margin,
+        ):
+            plans[row] = previous_plans[row]
+        plan_ids = [plan_token_ids(tokenizer, p) for p in plans]
+        action = self.action.predict(decoder, prefix, instructions, plan_ids)
+        return Prediction(action.normalized_actions_BHA, plans)

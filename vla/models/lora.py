@@ -1,0 +1,78 @@
+"""Fine-tuning of pretrained networks: all weights, none, or low-rank adapters (peft)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters (arXiv 2106.09685)."""
+
+    rank: int = 16  # rank of the adapters, at least 1
+    alpha: float = 32.0  # the adapters' output is scaled by alpha / rank
+    dropout: float = 0.0  # dropout probability before the adapters, 0 to 1
+    targets: tuple[str, ...] | None = None  # names of linear layers; null: all linear layers
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"lora.rank={self.rank}: at least 1")
+
+
+def apply_finetuning(model: nn.Module, frozen: bool, lora: LoraConfig | None) -> nn.Module:
+    """Freeze ``model`` or add adapters to it, in place; adapters freeze the model's own weights.
+
+    Raises:
+        ValueError: ``lora`` is given and the model has no linear layers.
+    """
+    if lora is None:
+        return model.requires_grad_(False) if frozen else model
+    import peft
+
+    target = list(lora.targets) if lora.targets else linear_names(model)
+    if not target:
+        raise ValueError(
+            "lora: this network has no linear layers to adapt; set frozen: true, or remove lora"
+        )
+    transposed = any(type(m).__name__ == "Conv1D" for m in model.modules())
+    alpha: Any = lora.alpha  # peft accepts fractions, although its annotation says int
+    config = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=alpha,
+        lora_dropout=lora.dropout,
+        target_modules=target,
+        fan_in_fan_out=transposed,
+    )
+    peft.inject_adapter_in_model(config, model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    return model
+
+
+def linear_names(model: nn.Module) -> list[str]:
+    """Full names of the linear layers (and GPT-2's Conv1D), without the output layer."""
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    found = [
+        n
+        for n, m in model.named_modules()
+        if isinstance(m, nn.Linear) or type(m).__name__ == "Conv1D"
+    ]
+    outputs = {n for n, m in model.named_modules() if head is not None and m is head}
+    return [n for n in found if n not in outputs]
+
+
+def plain_name(name: str) -> str:
+    """The name of a weight without the level that adapters add."""
+    return name.replace(".base_layer.", ".")
+
+
+def count_parameters(module: nn.Module) -> tuple[int, int]:
+    """(number of all parameters, number of trainable parameters); tied weights count once."""
+    parameters: dict[int, torch.Tensor] = {id(p): p for p in module.parameters()}
+    return sum(p.numel() for p in parameters.values()), sum(
+        p.numel() for p in parameters.values() if p.requires_grad
+    )

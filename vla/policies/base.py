@@ -1,0 +1,220 @@
+"""BasePolicy: the training step, metrics and units that every policy shares."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import nn
+
+from vla.models.actions.normalise import Mode, Normaliser
+from vla.models.decoders.text import TextLoss
+from vla.models.heads.base import HeadLoss, Prediction
+from vla.policies.bound import BoundPolicy
+from vla.policies.observations import observation_batch
+from vla.policies.spec import RobotSpec, only, pick
+from vla.policies.units import make_normaliser, to_legal_actions
+from vla.types import Batch, RobotBatch
+from vla.utils.metrics import MetricMeans
+
+OptimizerFactory = Callable[[nn.Module], Any]
+
+
+@dataclass
+class Losses:
+    """Losses of one batch. robots: in the order of ``batch.robots``. web: None without web data."""
+
+    robots: list[HeadLoss] = field(default_factory=list)
+    web: TextLoss | None = None
+
+
+class BasePolicy(lightning.LightningModule, ABC):
+    """Training step, metrics and action units; a policy implements ``losses`` and ``predict``.
+
+    Args:
+        specs: robot -> inputs, outputs and units.
+        normalise, normalise_dims: see ``Normaliser``.
+        robot_weight, web_weight: weights of the mean robot loss and the mean web loss in the sum.
+    """
+
+    def __init__(
+        self,
+        specs: dict[str, RobotSpec],
+        normalise: Mode,
+        robot_weight: float = 1.0,
+        web_weight: float = 1.0,
+        normalise_dims: dict[str, Mode] | None = None,
+    ) -> None:
+        super().__init__()
+        # Sorted, because JSON files of specs are sorted: a robot keeps its number after loading.
+        self.specs = dict(sorted(specs.items()))
+        # Set by the training run, because policies do not import the optimiser configuration.
+        self.make_optimizers: OptimizerFactory | None = None
+        self.robot_weight, self.web_weight = robot_weight, web_weight
+        # A list in the order of the specs: module names may not have dots, robot names may.
+        self.normalisers = nn.ModuleList(
+            [make_normaliser(spec, normalise, normalise_dims) for spec in self.specs.values()]
+        )
+        self.metrics = MetricMeans()
+
+    @property
+    def spec(self) -> RobotSpec:
+        """The spec of a policy for one robot; ValueError if it has several."""
+        return only(self.specs)
+
+    def normaliser(self, robot: str | None = None) -> Normaliser:
+        """The action normaliser of a robot; ValueError as in ``pick``."""
+        found = self.normalisers[list(self.specs).index(pick(self.specs, robot))]
+        assert isinstance(found, Normaliser)
+        return found
+
+    def robot(self, name: str | None = None) -> BoundPolicy:
+        """The policy bound to one robot; the name may be None if the policy has only one.
+
+        Raises:
+            ValueError: no such robot, or no name with several robots; the message lists them.
+        """
+        return BoundPolicy(self, pick(self.specs, name))
+
+    # -- implemented by each policy ---------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def text_processor(self) -> Any:
+        """The tokenizer, or the processor of a vision-language model; saved with the policy."""
+
+    def uses_previous_plan(self, robot: str | None = None) -> bool:
+        """True if ``predict`` uses ``previous_plans``."""
+        return False
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> Losses:
+        """Losses of the rows of every robot and of the web rows."""
+
+    # -- acting -----------------------------------------------------------------------------------
+
+    def act(
+        self,
+        images: Any,
+        instruction: str | Sequence[str],
+        state: Any = None,
+        robot: str | None = None,
+    ) -> np.ndarray:
+        """Actions in robot units: (H, A) float32 for one observation, (B, H, A) for a list.
+
+        Args:
+            images: an (H, W, 3) uint8 numpy array or torch tensor for a policy with one camera; or
+                a dict from camera to such images; or a list of either. Images of another size than
+                the training images are resized.
+            instruction: one text, or a list with one text for each observation.
+            state: (P,) measured state in robot units, or (B, P) for a list.
+            robot: may be None if the policy has only one.
+
+        Raises:
+            ValueError: an input is missing or invalid, or the policy needs frame history.
+        """
+        name = pick(self.specs, robot)
+        batch = observation_batch(self.specs[name], images, instruction, state)
+        actions, _ = self.predict(batch.images_BVTCHW, batch.instructions, name, batch.state_BTP)
+        return actions[0] if batch.single else actions
+
+    @abstractmethod
+    def predict(
+        self,
+        images_BVTCHW: torch.Tensor,
+        instructions: Sequence[str],
+        robot: str | None = None,
+        state_BTP: torch.Tensor | None = None,
+        previous_plans: Sequence[str] = (),
+    ) -> tuple[np.ndarray, list[str]]:
+        """Actions (B, H, A) float32 in robot units, within the bounds, and a plan for each row.
+
+        Binary dimensions are at one of their bounds. Plans are empty for heads without plans.
+
+        Args:
+            images_BVTCHW: uint8 in the camera order and image size of the spec.
+            instructions: one for each row.
+            robot: may be None if the policy has only one.
+            state_BTP: measured state in robot units; needed if the spec has a ``state_dim``.
+            previous_plans: plan of the step before in each row (empty: none), see
+                ``uses_previous_plan``.
+
+        Raises:
+            ValueError: an unknown robot, or actions that are relative to a state that is missing.
+        """
+
+    def to_robot_units(
+        self, prediction: Prediction, robot: str, state_BTP: torch.Tensor | None = None
+    ) -> tuple[np.ndarray, list[str]]:
+        """What ``predict`` returns, from actions in [-1, 1]; ``state_BTP`` as for ``predict``."""
+        normalized_BHA = prediction.normalized_actions_BHA.float().to(self.device)
+        actions = self.normaliser(robot).inverse(normalized_BHA).cpu().numpy()
+        actions = to_legal_actions(self.specs[robot], actions, state_BTP)
+        return actions, prediction.plans or [""] * len(actions)
+
+    # -- training ---------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        """Weighted sum of the mean robot loss and the mean web loss."""
+        return self._total("train", batch, self.losses(batch))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the metrics on held-out data."""
+        self._total("val", batch, self.losses(batch))
+
+    def _total(self, stage: str, batch: Batch, losses: Losses) -> torch.Tensor:
+        """The weighted loss; updates the metrics of ``stage``."""
+        total = torch.zeros((), device=self.device)
+        if losses.robots:
+            robot_M = torch.cat([out.loss_M for out in losses.robots])
+            total = total + self.robot_weight * robot_M.mean()
+        for part, out in zip(batch.robots, losses.robots, strict=True):
+            self._add_robot_metrics(stage, part, out)
+        web, out_web = batch.web, losses.web
+        if web is not None and out_web is not None:
+            total = total + self.web_weight * out_web.loss_M.mean()
+            rows_M = web.image_index_K[out_web.text_M]
+            self._add_by_source(stage, out_web.loss_M, rows_M, web.sources)
+            self.metrics.update(f"{stage}/web_token_accuracy", out_web.right_M.float())
+        self.metrics.update(f"{stage}/loss", total.detach())
+        return total
+
+    def _add_robot_metrics(self, stage: str, part: RobotBatch, out: HeadLoss) -> None:
+        """Loss by source, token accuracy, and L1 error of each action dimension in robot units."""
+        self._add_by_source(stage, out.loss_M, part.image_index_K[out.text_M], part.sources)
+        if out.right_M is not None:
+            self.metrics.update(f"{stage}/action_token_accuracy", out.right_M.float())
+        if out.normalized_actions_KHA is None:
+            return
+        predicted_KHA = self.normaliser(part.robot).inverse(out.normalized_actions_KHA)
+        errors = (predicted_KHA - part.actions_KHA).abs().unbind(-1)
+        prefix = "" if len(self.specs) == 1 else f"{part.robot}/"
+        names = self.specs[part.robot].action_space.names
+        for name, error_KH in zip(names, errors, strict=True):
+            self.metrics.update(f"{stage}/l1/{prefix}{name}", error_KH, part.mask_KH)
+
+    def _add_by_source(
+        self, stage: str, loss_M: torch.Tensor, row_M: torch.Tensor, sources: list[str]
+    ) -> None:
+        for name in sorted(set(sources)):
+            rows = torch.tensor([s == name for s in sources], device=loss_M.device)
+            self.metrics.update(f"{stage}/loss/{name}", loss_M.detach(), rows[row_M])
+
+    def pop_metrics(self, stage: str) -> dict[str, float]:
+        """Means since the last call by name; every process has to call it."""
+        return self.metrics.compute_and_reset(stage, self.device)
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser and schedule of the training run, see ``vla.training.optim``.
+
+        Raises:
+            RuntimeError: ``make_optimizers`` is not set.
+        """
+        if self.make_optimizers is None:
+            raise RuntimeError("set policy.make_optimizers before trainer.fit(policy)")
+        return self.make_optimizers(self)

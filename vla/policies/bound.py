@@ -1,0 +1,44 @@
+"""A policy bound to one of its robots: the object that evaluation, replay and serving use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from vla.models.actions.normalise import Normaliser
+from vla.policies.spec import RobotSpec
+
+
+@dataclass(frozen=True)
+class BoundPolicy:
+    """The methods of ``BasePolicy`` without the argument ``robot``."""
+
+    policy: Any  # a BasePolicy, whose module imports this one
+    robot: str
+
+    @property
+    def spec(self) -> RobotSpec:
+        """Inputs, outputs and units of the robot."""
+        return self.policy.specs[self.robot]
+
+    @property
+    def normaliser(self) -> Normaliser:
+        """Action normaliser of the robot."""
+        return self.policy.normaliser(self.robot)
+
+    def uses_previous_plan(self) -> bool:
+        """See ``BasePolicy.uses_previous_plan``."""
+        return self.policy.uses_previous_plan(self.robot)
+
+    @property
+    def predict(self) -> Callable[..., tuple[np.ndarray, list[str]]]:
+        """See ``BasePolicy.predict``; give all arguments after the instructions by name."""
+        return partial(self.policy.predict, robot=self.robot)
+
+    def act(self, images: Any, instruction: str | Sequence[str], state: Any = None) -> np.ndarray:
+        """See ``BasePolicy.act``."""
+        return self.policy.act(images, instruction, state, self.robot)

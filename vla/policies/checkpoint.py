@@ -1,0 +1,186 @@
+"""Save and load whole policies: weights, resolved configuration, tokenizer and robot specs.
+
+Loading needs only the folder and never downloads.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from vla.config import build
+from vla.errors import DataError
+from vla.models.decoders.tokenizer import load_tokenizer
+from vla.models.lora import plain_name
+from vla.policies.spec import RobotSpec
+from vla.utils.device import resolve
+from vla.utils.io import write_json
+
+FILES = ("model.safetensors", "policy.yaml", "robot_spec.json", "tokenizer")
+
+
+def save_policy(policy: Any, config: dict[str, Any], directory: str | Path) -> Path:
+    """Write the whole policy and return its folder; an old policy in the folder is replaced.
+
+    The policy is written under a temporary name and renamed at the end.
+
+    Args:
+        policy: the policy.
+        config: the section ``policy:`` from which it was built.
+        directory: the folder.
+    """
+    directory = Path(directory)
+    temporary = directory.with_name(directory.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    weights, written = {}, set()
+    for name, tensor in full_state(policy).items():
+        if name.startswith("metrics."):
+            continue
+        if tensor.data_ptr() not in written:  # tied weights are written once
+            written.add(tensor.data_ptr())
+            weights[name] = tensor.contiguous()
+    save_file(weights, temporary / "model.safetensors")
+    (temporary / "policy.yaml").write_text(
+        yaml.safe_dump(resolved_config(policy, config), sort_keys=False), encoding="utf-8"
+    )
+    specs = {name: spec.to_dict() for name, spec in policy.specs.items()}
+    write_json(temporary / "robot_spec.json", {"robots": specs})
+    policy.text_processor.save_pretrained(temporary / "tokenizer")
+    shutil.rmtree(directory, ignore_errors=True)
+    temporary.replace(directory)
+    return directory
+
+
+def full_state(policy: Any) -> dict[str, torch.Tensor]:
+    """The state dict with 4-bit weights converted to float32."""
+    state = policy.state_dict()
+    for name, module in policy.named_modules():
+        if type(module._parameters.get("weight")).__name__ == "Params4bit":
+            from transformers.integrations.bitsandbytes import dequantize_bnb_weight
+
+            state = {k: v for k, v in state.items() if not k.startswith(f"{name}.weight")}
+            state[f"{name}.weight"] = dequantize_bnb_weight(module.weight).float()
+    return state
+
+
+def resolved_config(policy: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the values that its components determined when they were built.
+
+    Examples are the architecture of a pretrained model and the ids of action tokens. With them,
+    loading needs no model hub, no other folder and no corpus.
+    """
+    out = plain(config)
+    for slot, part in out.items():
+        # The heads of all robots use the same tokens, so the first one speaks for all.
+        component: Any = policy.heads[0] if slot == "head" else getattr(policy, slot, None)
+        if isinstance(part, dict) and hasattr(component, "resolved_config"):
+            part.update(plain(component.resolved_config()))
+    return out
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists and dataclasses as mappings, recursively, for YAML."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def load_policy(directory: str | Path, device: str = "auto") -> Any:
+    """The saved policy in evaluation mode.
+
+    Args:
+        directory: folder of the policy.
+        device: ``auto`` takes a GPU if there is one.
+
+    Raises:
+        DataError: a file is missing or damaged, or the weights do not fit the configuration.
+        ValueError: an unknown device.
+    """
+    directory, device = Path(directory), resolve(device)
+    for name in FILES:
+        if not (directory / name).exists():
+            inside = directory / "policy"
+            advice = f"did you mean {inside}?" if inside.is_dir() else "save or copy it again"
+            raise DataError(
+                f"{directory / name}: missing; a saved policy has {', '.join(FILES)}; {advice}"
+            )
+    config = yaml.safe_load((directory / "policy.yaml").read_text(encoding="utf-8"))
+    saved = json.loads((directory / "robot_spec.json").read_text(encoding="utf-8"))
+    folder = directory / "tokenizer"
+    policy = build(
+        "policy",
+        config,
+        specs={name: RobotSpec.from_dict(spec) for name, spec in saved["robots"].items()},
+        tokenizer=load_tokenizer(folder),
+        folder=folder,
+        pretrained=False,
+    )
+    _load_weights(policy, _read_weights(directory), directory)
+    return policy.to(device).eval()
+
+
+def _load_weights(policy: Any, weights: dict[str, torch.Tensor], directory: Path) -> None:
+    """Copy the weights into the policy; DataError unless they fit exactly."""
+    missing, unexpected = policy.load_state_dict(weights, strict=False)
+    state = policy.state_dict()
+    present = {t.data_ptr() for n, t in state.items() if n in weights}
+    lost = [n for n in missing if state[n].data_ptr() not in present]  # tied weights are not lost
+    if lost or unexpected:
+        raise DataError(
+            f"{directory}: the weights do not fit policy.yaml: missing {lost[:3]}, "
+            f"unexpected {list(unexpected)[:3]}; save or copy the policy again"
+        )
+    # A library version that ties two weights which were separate overwrites one of them.
+    changed = [n for n, t in weights.items() if not torch.equal(state[n], t)]
+    if changed:
+        raise DataError(
+            f"{directory}: {changed[0]} is overwritten by another weight in this version of "
+            "transformers; install the version in robot_spec.json"
+        )
+
+
+def _read_weights(directory: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(directory / "model.safetensors")
+    except (SafetensorError, FileNotFoundError) as error:
+        raise DataError(
+            f"{directory / 'model.safetensors'}: missing or damaged ({error}); "
+            "save or copy the policy again"
+        ) from error
+
+
+def start_from(policy: Any, directory: str | Path) -> None:
+    """Copy the vision encoder, connector and decoder of a saved policy into a new policy.
+
+    Action heads, state encoders and camera embeddings keep their initial values.
+
+    Raises:
+        DataError: the vision encoders, connectors or decoders differ.
+    """
+    given = {
+        n: t
+        for n, t in _read_weights(Path(directory)).items()
+        if not n.startswith(("heads.", "views_VTD.", "states."))
+    }
+    state = policy.state_dict()
+    renamed = {plain_name(n): n for n in state}  # LoRA puts weights one level deeper
+    weights = {n if n in state else renamed.get(n, n): t for n, t in given.items()}
+    shapes = {n: t.shape for n, t in state.items()}
+    wrong = [n for n, t in weights.items() if shapes.get(n) != t.shape]
+    if wrong:
+        raise DataError(
+            f"{directory}: {wrong[0]} does not fit this policy; init_from needs the same vision, "
+            "connector and decoder"
+        )
+    policy.load_state_dict(weights, strict=False)

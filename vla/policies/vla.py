@@ -1,0 +1,248 @@
+"""VLAPolicy, the page to read first: vision encoder, connector, decoder and action head."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from vla.config import Slot, build, register
+from vla.errors import ConfigError
+from vla.models.actions.normalise import Mode
+from vla.models.decoders.base import Prefix
+from vla.models.decoders.generation import FreeText, generate
+from vla.models.decoders.text import continuation, text_loss
+from vla.models.prompts import question_prompt
+from vla.models.state_encoder import StateEncoder
+from vla.policies.base import BasePolicy, Losses
+from vla.policies.spec import RobotSpec, pick
+from vla.types import Batch
+
+
+@dataclass(frozen=True)
+class VLAPolicyConfig:
+    """The section ``policy:`` of a run, for ``name: vla``."""
+
+    # Language model, or a whole vision-language model.
+    decoder: Annotated[dict[str, Any], Slot("decoder")]
+    # Action head; each robot gets its own, of the size of its action space.
+    head: Annotated[dict[str, Any], Slot("head")]
+    # Vision encoder; none if the decoder is a whole vision-language model.
+    vision: Annotated[dict[str, Any], Slot("vision")] | None = None
+    # Module from image tokens to token embeddings; none as above.
+    connector: Annotated[dict[str, Any], Slot("connector")] | None = None
+    # What becomes [-1, 1]: bounds of the action space, quantiles q01 to q99 or min_max of the data,
+    # z_score (mean +- 3 standard deviations), or identity.
+    normalise: Mode = "bounds"
+    # Another mapping for some action dimensions, by name.
+    normalise_dims: dict[str, Mode] | None = None
+    # Weight of the mean web loss in the training loss.
+    web_weight: float = 1.0
+    # Weight of the mean robot loss in the training loss.
+    robot_weight: float = 1.0
+    # Give the decoder the measured robot state as one more token.
+    state: bool = False
+
+
+@register("policy", "vla")
+class VLAPolicy(BasePolicy):
+    """Vision-language-action policy of four slots, for one robot or several.
+
+    Each robot has its own head, state encoder and camera embeddings; all else is shared.
+
+    Args:
+        config: the user's options.
+        specs: robot -> inputs, outputs and units.
+        tokenizer: None if the decoder brings its own.
+        pretrained: download or read pretrained weights; False when a saved policy is loaded.
+        chunks: robot -> (N, H, A) sample actions in robot units, for action codecs that are fitted.
+        words: word counts of the training corpus, for the choice of action tokens.
+        folder: tokenizer folder of a saved policy.
+
+    Raises:
+        ConfigError: the slots do not fit together, or ``state`` is not possible.
+    """
+
+    def __init__(
+        self,
+        config: VLAPolicyConfig,
+        *,
+        specs: dict[str, RobotSpec],
+        tokenizer: Any = None,
+        pretrained: bool = True,
+        chunks: dict[str, torch.Tensor] | None = None,
+        words: Counter[str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        weights = config.robot_weight, config.web_weight
+        super().__init__(specs, config.normalise, *weights, config.normalise_dims)
+        self.vision = None
+        if config.vision is not None:
+            self.vision = build("vision", config.vision, "policy.vision", pretrained=pretrained)
+        self.decoder = build(
+            "decoder",
+            config.decoder,
+            "policy.decoder",
+            tokenizer=tokenizer,
+            pretrained=pretrained,
+            folder=folder,
+        )
+        _check_slots(config, self.decoder)
+        self.connector = None
+        if self.vision is not None:
+            widths = {"in_width": self.vision.width, "out_width": self.decoder.width}
+            self.connector = build(
+                "connector", config.connector, "policy.connector", decoder=self.decoder, **widths
+            )
+        # The index in these lists is the robot's position in the sorted specs.
+        self.heads, self.states = nn.ModuleList(), nn.ModuleList()
+        self.views_VTD = nn.ParameterDict()
+        for name in self.specs:
+            self._add_robot(name, config, words, (chunks or {}).get(name))
+        self.decoder.apply_finetuning(
+            sorted({i for head in self.heads for i in getattr(head, "trainable_token_ids", [])})
+        )
+
+    def _add_robot(
+        self,
+        name: str,
+        config: VLAPolicyConfig,
+        words: Counter[str] | None,
+        actions_NHA: torch.Tensor | None,
+    ) -> None:
+        """Append the state encoder, head and camera embeddings of a robot; set its state_dim."""
+        spec, normaliser, width = self.specs[name], self.normaliser(name), self.decoder.width
+        if config.state:
+            self.states.append(StateEncoder(spec.statistics.get("state"), spec.history, width))
+        space = spec.learned_space
+        self.heads.append(
+            build(
+                "head",
+                config.head,
+                "policy.head",
+                decoder=self.decoder,
+                action_dim=space.dim,
+                action_space=space,
+                horizon=spec.horizon,
+                words=words,
+                quantiles=normaliser.quantiles,
+                chunks=None if actions_NHA is None else normaliser(actions_NHA),
+            )
+        )
+        views = len(spec.cameras) * spec.history
+        if views > 1 and self.vision is not None:  # a single image needs no embedding
+            embeddings = torch.randn(views, width) * 0.02
+            self.views_VTD[str(len(self.heads) - 1)] = nn.Parameter(embeddings)
+        state_dim = len(spec.statistics["state"]["mean"]) if config.state or spec.relative else 0
+        self.specs[name] = replace(spec, state_dim=state_dim)
+
+    def head(self, robot: str | None = None) -> Any:
+        """The action head of a robot; ValueError as in ``pick``."""
+        return self.heads[self._index(robot)]
+
+    def _index(self, robot: str | None) -> int:
+        return list(self.specs).index(pick(self.specs, robot))
+
+    @property
+    def text_processor(self) -> Any:
+        """See ``BasePolicy``."""
+        return getattr(self.decoder, "processor", None) or self.decoder.tokenizer
+
+    # -- forward ----------------------------------------------------------------------------------
+
+    def prefix(
+        self,
+        images_BVTCHW: torch.Tensor,
+        robot: str | None = None,
+        state_BTP: torch.Tensor | None = None,
+    ) -> Prefix:
+        """Decoder input of uint8 images: the tokens of every view and frame, then of the state.
+
+        Args:
+            images_BVTCHW: uint8 images.
+            robot: None for web images.
+            state_BTP: measured state in robot units, for policies with a state.
+        """
+        if self.vision is None or self.connector is None:
+            return self.decoder.image_prefix(images_BVTCHW)
+        b, v, t = images_BVTCHW.shape[:3]
+        tokens = self.connector(self.vision(images_BVTCHW.flatten(0, 2)))
+        tokens = tokens.unflatten(0, (b, v * t))
+        if v * t > 1:
+            tokens = tokens + self.views_VTD[str(self._index(robot))][None, :, None]
+        tokens = tokens.flatten(1, 2)
+        if self.states and robot is not None:
+            tokens = torch.cat([tokens, self.states[self._index(robot)](state_BTP)], 1)
+        if getattr(self.connector, "uses_cross_attention", False):
+            return Prefix(tokens[:, :0], cross_attention_BND=tokens)
+        return Prefix(tokens)
+
+    def losses(self, batch: Batch) -> Losses:
+        """Losses of the heads, and the next-token loss of web answers; either may be absent."""
+        out = Losses()
+        for part in batch.robots:
+            targets_KHA = self.normaliser(part.robot)(part.actions_KHA)
+            prefix = self.prefix(part.images_BVTCHW, part.robot, part.state_BTP)
+            out.robots.append(self.head(part.robot).loss(self.decoder, prefix, part, targets_KHA))
+        if batch.web is not None:
+            tok = self.decoder.tokenizer
+            prompts = [question_prompt(q) for q in batch.web.questions]
+            answers = [[*continuation(tok, f" {a}"), tok.eos_token_id] for a in batch.web.answers]
+            prefix = self.prefix(batch.web.images_BCHW[:, None, None])
+            rows_K, attend_K = batch.web.image_index_K, batch.web.attend_image_K
+            out.web = text_loss(self.decoder, prefix, rows_K, prompts, answers, attend_K)
+        return out
+
+    def uses_previous_plan(self, robot: str | None = None) -> bool:
+        """See ``BasePolicy``."""
+        return getattr(self.head(robot), "plan_switch_margin", 0.0) > 0
+
+    @torch.no_grad()
+    def predict(
+        self,
+        images_BVTCHW: torch.Tensor,
+        instructions: Sequence[str],
+        robot: str | None = None,
+        state_BTP: torch.Tensor | None = None,
+        previous_plans: Sequence[str] = (),
+    ) -> tuple[np.ndarray, list[str]]:
+        """See ``BasePolicy``."""
+        name, optional = pick(self.specs, robot), {}
+        if previous_plans and self.uses_previous_plan(name):
+            optional["previous_plans"] = previous_plans
+        prefix = self.prefix(images_BVTCHW.to(self.device), name, state_BTP)
+        made = self.head(name).predict(self.decoder, prefix, list(instructions), **optional)
+        return self.to_robot_units(made, name, state_BTP)
+
+    @torch.no_grad()
+    def answer(
+        self, images_BCHW: torch.Tensor, questions: Sequence[str], max_tokens: int = 24
+    ) -> list[str]:
+        """Greedy answers to one question about each image (uint8)."""
+        tokenizer = self.decoder.tokenizer
+        constraints = [FreeText(tokenizer.eos_token_id, max_tokens) for _ in questions]
+        prefix = self.prefix(images_BCHW[:, None, None].to(self.device))
+        generate(self.decoder, prefix, [question_prompt(q) for q in questions], constraints)
+        texts = [tokenizer.decode(c.tokens, skip_special_tokens=True) for c in constraints]
+        return [text.strip() for text in texts]
+
+
+def _check_slots(config: VLAPolicyConfig, decoder: Any) -> None:
+    """ConfigError unless vision and connector are given exactly if the decoder needs them."""
+    given = [config.vision is not None, config.connector is not None]
+    if given != [not decoder.is_vlm] * 2:
+        advice = "needs vision and connector; give both"
+        if decoder.is_vlm:
+            advice = "has its own vision encoder: remove vision and connector"
+        raise ConfigError(f"policy: decoder {type(decoder).__name__} {advice}")
+    if config.state and decoder.is_vlm:
+        raise ConfigError(
+            "policy.state=true: not possible with a whole vision-language model; "
+            "use vision, connector and decoder slots instead"
+        )

@@ -1,1 +1,0 @@
-"""Studies: named recipes that are trained, tested on the same cells and compared in pairs."""

@@ -1,0 +1,1 @@
+"""Training runs, their optimiser, logs and checkpoints."""

@@ -1,0 +1,175 @@
+"""Data that passes between the parts of the package, and the legend of tensor shapes.
+
+The suffix of a tensor's name gives its dimensions, for example ``images_BVTCHW``:
+
+B  rows of a batch, one observation each
+V  camera views; in ``allowed_V`` and ``known_V`` the tokens of the vocabulary
+T  frames of history, or control steps of an episode
+H  action horizon: steps of an action chunk; in ``CHW`` and ``HWC`` the image height
+A  action dimensions
+P  dimensions of the measured state
+K  texts of a batch (instructions or questions); several may share one row
+M  target items of a loss: tokens, or action dimensions
+S  text tokens
+N  image tokens
+L  positions of a decoder's sequence: image tokens and text tokens
+Q  learned queries after a text
+D  width of embeddings
+C  image channels
+W  image width
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class ActionSpace:
+    """Names, units and bounds of the action dimensions of one robot, in order."""
+
+    names: tuple[str, ...]  # unique name of every dimension
+    units: tuple[str, ...]  # unit of every dimension, for example "m"
+    low: tuple[float, ...]  # lower bounds in these units
+    high: tuple[float, ...]  # upper bounds in these units
+    # Names of the dimensions with only two values, 0 and 1 (gripper, terminate). They are
+    # classified, never scaled by dataset statistics.
+    binary: tuple[str, ...] = ()
+    rate_hz: float = 5.0  # control rate: actions per second
+
+    def __post_init__(self) -> None:
+        for name in ("names", "units", "low", "high", "binary"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if (
+            not self.names
+            or len({len(self.names), len(self.units), len(self.low), len(self.high)}) != 1
+        ):
+            raise ValueError(
+                "action space: names, units, low and high must have the same, non-zero length"
+            )
+        unknown = [n for n in self.binary if n not in self.names]
+        if unknown:
+            raise ValueError(
+                f"action space: binary dims {unknown} are not among the names {list(self.names)}"
+            )
+        if any(lo >= hi for lo, hi in zip(self.low, self.high, strict=True)):
+            raise ValueError("action space: every low must be below its high")
+
+    @property
+    def dim(self) -> int:
+        """Number of action dimensions."""
+        return len(self.names)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as lists and numbers, for JSON."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ActionSpace:
+        """Inverse of ``to_dict``."""
+        return cls(**data)
+
+
+@dataclass
+class Episode:
+    """One recorded robot episode of T control steps."""
+
+    key: str  # unique within its data set
+    instruction: str
+    images: dict[str, list[bytes]]  # camera -> T encoded images (JPEG or PPM)
+    actions: np.ndarray  # (T, A) float32 in robot units
+    state: np.ndarray | None = None  # (T, P) float32 measured state in robot units
+    rewards: np.ndarray | None = None  # (T,) float32
+    plans: list[str] = field(default_factory=list)  # T texts: the next subtask; or empty
+    # Further instructions (K texts) for the same images, with their own expert actions.
+    alternatives: list[str] = field(default_factory=list)
+    alternative_plans: list[list[str]] = field(default_factory=list)  # K lists of T texts
+    alternative_actions: np.ndarray | None = None  # (T, K, A) float32 in robot units
+    alternative_mask: np.ndarray | None = None  # (T, K) bool: True where the action is valid
+    robot: str = ""  # name of the robot
+    fps: float = 5.0  # control steps per second
+    source: str = ""  # format or simulator that the episode comes from
+    info: dict[str, Any] = field(default_factory=dict)  # further facts, kept in the manifest
+
+
+@dataclass
+class QA:
+    """One question about an image and its answer."""
+
+    question: str
+    answer: str
+    tests: str  # the skill that the question tests, for example "count"; results are listed by it
+    needs_image: bool = True  # False: a question of general knowledge; the image is masked
+
+
+@dataclass
+class WebSample:
+    """One image of the vision-language data, with questions and answers about it."""
+
+    key: str  # unique within its data set
+    image: bytes  # encoded JPEG
+    qa: list[QA]
+
+
+@dataclass
+class RobotBatch:
+    """B observations of one robot with K instructions and the actions to learn."""
+
+    robot: str  # name of the robot
+    images_BVTCHW: torch.Tensor  # uint8
+    instructions: list[str]  # K texts
+    plans: list[str]  # K texts: the next subtask; empty where there is none
+    actions_KHA: torch.Tensor  # float32 in robot units
+    mask_KH: torch.Tensor  # bool; False for steps past the end of the episode
+    image_index_K: torch.Tensor  # row of the observation that each instruction belongs to
+    sources: list[str]  # name of the data set of each of the B rows
+    state_BTP: torch.Tensor | None = None  # float32 measured state in robot units
+
+
+@dataclass
+class WebBatch:
+    """B images with K questions and answers."""
+
+    images_BCHW: torch.Tensor  # uint8
+    questions: list[str]  # K texts
+    answers: list[str]  # K texts
+    image_index_K: torch.Tensor  # row of the image that each question belongs to
+    attend_image_K: torch.Tensor  # bool; False: the question's tokens do not attend to the image
+    sources: list[str]  # name of the data set of each of the B rows
+
+
+@dataclass
+class Batch:
+    """Input of every policy: robot rows and web rows, without tokens or normalised pixels."""
+
+    robots: list[RobotBatch] = field(default_factory=list)  # one part for each robot
+    web: WebBatch | None = None
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with every tensor contiguous on ``device``.
+
+        Loaders leave images with channels last in memory, as the decoder wrote them.
+        """
+        return Batch(
+            [_moved(r, device) for r in self.robots],
+            None if self.web is None else _moved(self.web, device),
+        )
+
+    @property
+    def size(self) -> int:
+        """Number of image rows, robot and web."""
+        return sum(len(r.sources) for r in self.robots) + (len(self.web.sources) if self.web else 0)
+
+
+_P = TypeVar("_P", RobotBatch, WebBatch)
+
+
+def _moved(part: _P, device: torch.device | str) -> _P:
+    moved: dict[str, Any] = {
+        k: v.to(device).contiguous() for k, v in vars(part).items() if isinstance(v, torch.Tensor)
+    }
+    return replace(part, **moved)

@@ -1,0 +1,93 @@
+"""Results as CSV files, and tables between markers of a Markdown file."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from vla.errors import ConfigError
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, str]]:
+    """Rows of a CSV file; no rows if there is no file.
+
+    Raises:
+        ConfigError: the file has other columns than ``columns`` (None: any).
+    """
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if columns is not None and tuple(reader.fieldnames or ()) != tuple(columns):
+            raise ConfigError(
+                f"{path}: expected the columns {', '.join(columns)}; move the file away"
+            )
+        return list(reader)
+
+
+def write_table(
+    path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None
+) -> None:
+    """Write a CSV file under a temporary name, then rename it.
+
+    Args:
+        path: the file.
+        rows: the rows.
+        columns: None: those of the first row.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(columns or rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(path)
+
+
+def add_rows(
+    path: Path, rows: Sequence[Mapping[str, Any]], lock: Path, columns: Sequence[str] | None = None
+) -> None:
+    """Append rows to a CSV file; safe for several processes that use the same ``lock`` file."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        write_table(path, [*read_table(path, columns), *rows], columns)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _find_block(path: Path, name: str) -> re.Match[str]:
+    pattern = rf"(<!-- {re.escape(name)} -->\n\n)(.*?)(\n\n<!-- /{re.escape(name)} -->)"
+    match = re.search(pattern, path.read_text(encoding="utf-8"), re.DOTALL)
+    if match is None:
+        raise ConfigError(
+            f"{path}: no place for the table {name!r}; add the lines <!-- {name} --> and "
+            f"<!-- /{name} --> with blank lines between them"
+        )
+    return match
+
+
+def block(path: Path, name: str) -> str:
+    """The text between ``<!-- name -->`` and ``<!-- /name -->`` in a Markdown file.
+
+    Raises:
+        ConfigError: the file lacks these markers.
+    """
+    return _find_block(path, name)[2]
+
+
+def put(path: Path, name: str, text: str) -> None:
+    """Replace the text between the markers; see ``block``."""
+    match = _find_block(path, name)
+    whole = match.string
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(whole[: match.start(2)] + text + whole[match.end(2) :], encoding="utf-8")
+    temporary.replace(path)
