@@ -6,16 +6,44 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from conftest import TINY_POLICY
 
+from vla.config import check
 from vla.data.config import DataConfig, WindowConfig
 from vla.data.images import encode_image
 from vla.data.source import Source
+from vla.policies.base import BasePolicy
+from vla.policies.checkpoint import load_policy
+from vla.training.run import RunConfig, train
 from vla.types import ActionSpace, Episode
 
 
 def arm_config(folder: Path, window: WindowConfig) -> DataConfig:
     """One data set with relative actions."""
     return DataConfig({"arm": str(folder)}, {"arm": 1.0}, window, relative=("arm",))
+
+
+def train_arm(folder: Path, head: str) -> BasePolicy:
+    """A policy with relative actions after one step on packed data in ``folder/arm``."""
+    config = {
+        "policy": TINY_POLICY | {"head": {"name": head}},
+        "data": {
+            "datasets": {"arm": str(folder / "arm")},
+            "sampling_weights": {"arm": 1.0},
+            "window": {"horizon": 3},
+            "relative": ["arm"],
+            "shuffle": 20,
+        },
+        "output_dir": str(folder / "run"),
+        "train": {
+            "steps": 1,
+            "batch_size": 4,
+            "val_every": 1,
+            "save_every": 1,
+            "accelerator": "cpu",
+        },
+    }
+    return load_policy(train(check(config, RunConfig, ""), progress=False))
 
 
 class Arm(Source):

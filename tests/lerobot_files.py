@@ -121,6 +121,7 @@ def write_lerobot3(root: Path, lengths: tuple[int, ...] = LENGTHS) -> Path:
         "codebase_version": "v3.0",
         "robot_type": "arm",
         "fps": 10,
+        "total_episodes": len(lengths),
         "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
         "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
         "features": _features("video"),
@@ -164,3 +165,34 @@ def write_lerobot3(root: Path, lengths: tuple[int, ...] = LENGTHS) -> Path:
         {k: [r[k] for r in rows] for k in rows[0]},
     )
     return root
+
+
+def edit_info(root: Path, **changes: Any) -> None:
+    """Replace keys of ``meta/info.json``; the value ``...`` removes a key."""
+    path = root / "meta/info.json"
+    info = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({k: v for k, v in info.items() if v is not ...}))
+
+
+def edit_feature(root: Path, key: str, feature: dict[str, Any]) -> None:
+    """Add or change a feature of ``meta/info.json``; a value ``...`` removes a key of it."""
+    features = json.loads((root / "meta/info.json").read_text())["features"]
+    merged = features.get(key, {}) | feature
+    edit_info(root, features=features | {key: {k: v for k, v in merged.items() if v is not ...}})
+
+
+def edit_table(file: Path, **columns: Any) -> None:
+    """Replace or add columns of a parquet table; None removes one."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(file)
+    made = {n: table.column(n) for n in table.column_names if n not in columns}
+    made |= {
+        k: pa.array(v) if isinstance(v, list) else v for k, v in columns.items() if v is not None
+    }
+    pq.write_table(pa.table(made), file)
+
+
+def tables_of(root: Path) -> list[Path]:
+    return sorted((root / "data").rglob("*.parquet"))

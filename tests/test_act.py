@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from policies import make_policy
 
-from vla.policies.observations import camera_images, observation_batch
+from vla.policies.observations import camera_images, observation_batch, rgb_image
 from vla.policies.spec import RobotSpec
 from vla.types import ActionSpace
+from vla.utils.resize import fit_image
 
 SPACE = ActionSpace(("x", "grip"), ("m", ""), (-1.0, 0.0), (1.0, 1.0), binary=("grip",))
 RNG = np.random.default_rng(0)
@@ -80,11 +81,11 @@ def test_the_state_has_one_row_for_each_observation() -> None:
 @pytest.mark.parametrize(
     ("changes", "images", "options", "message"),
     [
-        ({}, np.zeros((32, 32, 3)), {}, r"uint8 image with values 0 to 255; got float64 .*255 \*"),
-        ({}, np.full((32, 32, 3), 200, np.int64), {}, "got int64 with values 200 to 200; convert"),
-        ({}, image().transpose(2, 0, 1), {}, r"got shape \(3, 32, 32\); move the channels last"),
+        ({}, image() - 300.0, {}, r"an \(H, W, 3\) uint8 image: image with values from -300 to"),
+        ({}, np.full((32, 32, 3), np.nan), {}, "uint8 image: image with NaN or infinite values"),
+        ({}, np.full((32, 32, 1), 3000, np.uint16), {}, "uint16 values .* up to 3000, a depth"),
         ({}, np.zeros((4, 32, 32, 3), np.uint8), {}, "give a batch as a list of images"),
-        ({}, image()[..., 0], {}, r"expected an \(H, W, 3\) uint8 image; got shape \(32, 32\)"),
+        ({}, image()[..., :2], {}, r"uint8 image: image of shape \(32, 32, 2\)"),
         ({}, "top.png", {}, "numpy array or torch tensor; got str"),
         ({}, np.zeros((5000, 8, 3), np.uint8), {}, "at most 4096 pixels a side"),
         ({}, [], {}, "the list is empty"),
@@ -107,3 +108,38 @@ def test_invalid_observations_name_what_was_expected_and_given(
     options = {"instruction": "pick"} | options
     with pytest.raises(ValueError, match=message):
         observation_batch(robot_spec(**changes), images, **options)
+
+
+def test_images_of_other_types_are_converted_where_their_meaning_is_clear() -> None:
+    one, spec = image(), robot_spec()
+    grey = np.repeat(one[..., :1], 3, 2)
+    for other, same in (
+        (one.transpose(2, 0, 1), one),
+        ((one / 255).astype(np.float32), one),
+        (one.astype(np.float64), one),
+        (one.astype(np.int64), one),
+        (np.concatenate([one, one[..., :1]], -1), one),
+        (one[None], one),
+        (one[..., 0], grey),
+        (one[..., :1], grey),
+        (torch.from_numpy(one).permute(2, 0, 1).float() / 255, one),
+    ):
+        assert np.array_equal(camera_images(spec, other)["top"], same)
+    dark = np.full((32, 32, 3), 1.0)
+    assert rgb_image(dark, "top").max() == 255 and rgb_image(dark, "top", peak=255).max() == 1
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
+def test_a_raw_image_and_the_image_fitted_by_the_client_are_the_same(fit: Any) -> None:
+    spec, raw = robot_spec(image_fit=fit, image_size=(24, 32)), image(50, 30)
+    fitted = fit_image(raw, (24, 32), fit)
+    assert np.array_equal(camera_images(spec, raw)["top"], fitted)
+    assert np.array_equal(camera_images(spec, fitted)["top"], fitted)
+    others = {fit_image(raw, (24, 32), f).tobytes() for f in ("stretch", "crop", "pad")}
+    assert len(others) == 3
+
+
+def test_an_image_of_a_billion_pixels_is_refused_before_memory_is_used() -> None:
+    huge = np.broadcast_to(np.float64(0), (40_000, 40_000, 3))
+    with pytest.raises(ValueError, match="at most 4096 pixels a side"):
+        camera_images(robot_spec(), huge)

@@ -95,7 +95,7 @@ def test_the_realised_mixture_follows_the_sampling_weights(tiny_data: dict[str, 
 
 def test_windows_are_padded_at_the_ends_of_an_episode(tmp_path: Path) -> None:
     pack(
-        MemorySource([make_episode(i) for i in range(4)]),
+        MemorySource([make_episode(i) for i in range(6)]),
         tmp_path,
         shard_size=2,
         val_fraction=0.5,

@@ -9,38 +9,17 @@ from typing import Any
 
 import pytest
 from conftest import REPOSITORY
-from lerobot_files import write_lerobot2, write_lerobot3, write_video
-from robot_files import image_of, write_aloha, write_folder, write_rlds, write_robomimic
+from formats import write_format
+from lerobot_files import write_video
+from robot_files import image_of, write_folder
 
 from vla.data.mapping import Mapping
 from vla.data.pack import pack_from
 from vla.data.robot import RobotSource
-from vla.errors import DataError
+from vla.errors import BadSample, DataError
 
 REAL = REPOSITORY.parent / "shared" / "realdata"
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is not here")
-FORMATS: dict[str, Callable[[Path], Path]] = {
-    "lerobot2": write_lerobot2,
-    "lerobot3": write_lerobot3,
-    "rlds": write_rlds,
-    "robomimic": lambda p: write_robomimic(p / "demo.hdf5"),
-    "aloha": write_aloha,
-    "folder": write_folder,
-    "folder_json": lambda p: write_folder(p, table="json"),
-    "folder_npz": lambda p: write_folder(p, table="npz"),
-}
-
-
-FORMATS: dict[str, Callable[[Path], Path]] = {
-    "lerobot2": write_lerobot2,
-    "lerobot3": write_lerobot3,
-    "rlds": write_rlds,
-    "robomimic": lambda p: write_robomimic(p / "demo.hdf5"),
-    "aloha": write_aloha,
-    "folder": write_folder,
-    "folder_json": lambda p: write_folder(p, table="json"),
-    "folder_npz": lambda p: write_folder(p, table="npz"),
-}
 
 
 def _edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -49,8 +28,8 @@ def _edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     path.write_text(json.dumps(data))
 
 
-def _truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+def _truncate(path: Path, size: int | None = None) -> None:
+    path.write_bytes(path.read_bytes()[: size or path.stat().st_size // 2])
 
 
 BROKEN: list[tuple[str, Callable[[Path], Any], str]] = [
@@ -72,7 +51,7 @@ BROKEN: list[tuple[str, Callable[[Path], Any], str]] = [
         lambda p: (p / "meta/tasks.jsonl").write_text('{"task_index": 7, "task": "x"}\n'),
         r"episode 0 has task 0, which the task list lacks",
     ),
-    ("lerobot2", lambda p: (p / "meta/tasks.jsonl").unlink(), r"tasks\.jsonl: missing"),
+    ("lerobot2", lambda p: (p / "meta/episodes.jsonl").unlink(), r"episodes\.jsonl: missing"),
     (
         "lerobot2",
         lambda p: (p / "meta/episodes.jsonl").write_text('{"episode_index": 0\n'),
@@ -97,8 +76,8 @@ BROKEN: list[tuple[str, Callable[[Path], Any], str]] = [
     ),
     (
         "rlds",
-        lambda p: _truncate(p / "toy-train.tfrecord-00000-of-00001"),
-        r"truncated after \d+ bytes",
+        lambda p: _truncate(p / "toy-train.tfrecord-00000-of-00001", 99),
+        r"truncated after 0 bytes; the rest of this file cannot be read",
     ),
     ("rlds", lambda p: (p / "features.json").unlink(), r"features\.json: missing"),
     (
@@ -122,9 +101,9 @@ BROKEN: list[tuple[str, Callable[[Path], Any], str]] = [
 def test_damaged_data_gives_a_clear_error(
     name: str, spoil: Callable[[Path], Any], message: str, tmp_path: Path
 ) -> None:
-    FORMATS[name](tmp_path / "d")
+    write_format(name, tmp_path / "d")
     spoil(tmp_path / "d")
-    with pytest.raises(DataError, match=message):
+    with pytest.raises((DataError, BadSample), match=message):
         source = RobotSource(str(tmp_path / "d"), Mapping(size=32, fps=10))
         source[0]
 

@@ -59,3 +59,39 @@ def test_init_from_copies_everything_but_the_head(folder: Path) -> None:
     wider = {"name": "conv", "widths": [8, 24], "blocks": [0, 1], "image_size": 32}
     with pytest.raises(DataError, match=r"\.weight does not fit this policy; init_from needs"):
         start_from(make_policy(vision=wider), folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("policy.yaml", ("name: vla", "name: [vla"), "policy.yaml, line 2.*: not valid YAML"),
+        ("policy.yaml", ("name: vla", "nmae: vla"), "policy.yaml: policy.name: no policy comp"),
+        (
+            "policy.yaml",
+            ("n_layer:", "n_layr: 3\n    n_layer:"),
+            "n_layr: gpt2 has no such .*'n_layer'",
+        ),
+        ("policy.yaml", ("vision:", "vison: 1\nvision:"), "policy.yaml: policy.vison: unknown"),
+        ("policy.yaml", ("name: token", "name: tokn"), "policy.yaml: policy.head.name: no head"),
+        ("robot_spec.json", ("{", "["), "robot_spec.json: "),
+        ("robot_spec.json", ('"robots"', '"robot"'), "expected the key robots"),
+        ("robot_spec.json", ('"horizon": 1', '"horizon": "1"'), "robots.robot.horizon: expected i"),
+        ("robot_spec.json", ('"cameras"', '"camera"'), "robots.robot.camera: unknown key; did you"),
+        ("robot_spec.json", ('"rate_hz"', '"rate"'), "robots.robot.action_space.rate: unknown key"),
+    ],
+)
+def test_a_malformed_file_is_one_line_with_file_and_key(
+    folder: Path, file: str, change: tuple[str, str], message: str
+) -> None:
+    text = (folder / file).read_text(encoding="utf-8")
+    assert change[0] in text
+    (folder / file).write_text(text.replace(*change, 1), encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as failed:
+        load_policy(folder, "cpu")
+    assert str(folder / file) in str(failed.value)
+
+
+def test_a_damaged_tokenizer_is_named(folder: Path) -> None:
+    (folder / "tokenizer" / "tokenizer.json").write_text("{")
+    with pytest.raises(ValueError, match=rf"{folder}/tokenizer"):
+        load_policy(folder, "cpu")

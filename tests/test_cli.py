@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from vla.cli import _install_command, main
-from vla.data.manifest import verify
+from vla.cli import main
+from vla.cli.boundary import install_command
+from vla.data.verification import verify
 
 VLA = [sys.executable, "-c", "from vla.cli import main; main()"]
 
@@ -99,7 +100,7 @@ def test_errors_are_reported_without_a_traceback(
         assert len(error.strip().splitlines()) == 1
 
 
-def test_a_missing_optional_package_is_one_line_with_the_install_command() -> None:
+def test_a_missing_optional_package_is_one_line_with_theinstall_command() -> None:
     code = (
         "import sys; sys.modules['uvicorn'] = None; sys.argv = ['vla', 'serve', 'nowhere']\n"
         "from vla.cli import main; main()"
@@ -112,19 +113,19 @@ def test_a_missing_optional_package_is_one_line_with_the_install_command() -> No
     assert line.startswith("error: the package uvicorn is missing; install it: pip install ")
 
 
-def test_the_install_command_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_theinstall_command_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = ["av>=14; extra == 'data'", "av>=14; extra == 'dev'", 'typing-x>1 ; extra == "ray"']
-    monkeypatch.setattr("vla.cli.requires", lambda _: listed)
-    assert _install_command("av") == "pip install 'vla[data]'"
-    assert _install_command("typing_x") == "pip install 'vla[ray]'"
-    assert _install_command("other") == "pip install other"
+    monkeypatch.setattr("vla.cli.boundary.requires", lambda _: listed)
+    assert install_command("av") == "pip install 'vla[data]'"
+    assert install_command("typing_x") == "pip install 'vla[ray]'"
+    assert install_command("other") == "pip install other"
 
 
 def test_ctrl_c_is_one_line_and_exit_code_130() -> None:
     code = (
         "import signal, os, vla.cli.data\n"
         "from vla.cli import main\n"
-        "import vla.data.manifest as m\n"
+        "import vla.data.verification as m\n"
         "m.verify = lambda _: os.kill(os.getpid(), signal.SIGINT)\n"
         "import sys; sys.argv = ['vla', 'data', 'verify', 'nowhere']; main()"
     )
@@ -138,7 +139,7 @@ def test_ctrl_c_is_one_line_and_exit_code_130() -> None:
 def test_pack_then_verify(tmp_path: Path) -> None:
     small = ["source.episodes=4", "source.size=32", "shard_size=2"]
     done = vla("pack", "configs/pack/demo_robot.yaml", str(tmp_path / "d"), *small)
-    assert done.returncode == 0 and "4 samples" in done.stdout
+    assert done.returncode == 0 and "4 episodes" in done.stdout
     assert verify(tmp_path / "d") == []
     shard = tmp_path / "d" / "shard-000001.tar"
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
@@ -154,7 +155,9 @@ def test_the_short_demo_writes_its_report_and_a_second_call_reuses_its_work(
     done = vla("demo", "--short", "--out", str(tmp_path), timeout=900)
     first = time.perf_counter() - start
     assert done.returncode == 0, done.stderr[-2000:]
-    page = (tmp_path / "report.html").read_text()
+    page = (tmp_path / "short" / "report.html").read_text()
+    assert "it teaches nothing" in page and "it teaches nothing" in done.stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["short"]  # no collision with the whole demo
     assert page.count("data:image/") == 3 and "Q: what action should the robot take to" in page
     assert "http" not in page.split("</style>")[1]
     start = time.perf_counter()

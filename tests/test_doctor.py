@@ -14,6 +14,7 @@ from conftest import REPOSITORY
 from PIL import Image
 
 from vla.data.pack import pack_from
+from vla.data.splits import resplit
 from vla.doctor.checks import examine
 from vla.doctor.policy_fit import compare
 from vla.doctor.report import run_doctor
@@ -149,7 +150,9 @@ def test_unchanged_data_has_no_defects(tmp_path: Path, capsys: pytest.CaptureFix
     assert run_doctor(root, ["source.mapping.size=32"], None, False, tmp_path / "page.html") == 0
     assert "mapping.binary" in capsys.readouterr().out
     page = (tmp_path / "page.html").read_text()
-    assert page.count("data:image/") == 2 and "lift the cup" in page
+    assert page.count("data:image/jpeg") == 8 * 8 and page.count("data:image/png") == 3
+    assert "camera top" in page and "row 0, 0.0 s" in page and "lift the cup" in page
+    assert page.index("possibly binary") < page.index("Frames")
     pack_from(root, tmp_path / "packed", ["source.mapping.size=32", "shard_size=2"])
     assert checks_of(tmp_path / "packed") == ["possibly binary dimension"]
     pack_from(
@@ -174,6 +177,8 @@ def test_leakage_between_splits_is_found(tmp_path: Path) -> None:
     shutil.copytree(root / "e00", root / "e12")
     shutil.copytree(root / "e01", root / "e13")
     pack_from(root, tmp_path / "p", ["shard_size=2", "val_fraction=0.1"])
+    (tmp_path / "keys.txt").write_text("e12\ne13\n")
+    resplit(tmp_path / "p", val_keys=tmp_path / "keys.txt")
     assert "train-validation leakage" in checks_of(tmp_path / "p")
 
 
@@ -205,6 +210,7 @@ def test_statistics_of_a_policy_are_compared(tmp_path: Path) -> None:
 @pytest.mark.skipif(
     not (REPOSITORY.parent / "shared/realdata").is_dir(), reason="no real data here"
 )
+@pytest.mark.slow
 def test_real_data_is_read() -> None:
     found = checks_of(REPOSITORY.parent / "shared/realdata/g1_lerobot21")
     assert "unreadable episode" in found and "single instruction" in found

@@ -174,7 +174,7 @@ def test_history_and_chunks_reach_the_policy() -> None:
 
 def test_the_policy_and_the_benchmark_must_have_the_same_action_dimensions() -> None:
     benchmark = tabletop(layout="rt1")
-    with pytest.raises(ValueError, match="takes 11 action numbers, the policy gives 8"):
+    with pytest.raises(ValueError, match=r"takes 11 action numbers .*, the policy gives 8"):
         evaluate(still_policy(), benchmark, benchmark.default_tasks(), 1, progress=False)
 
 
@@ -220,5 +220,5 @@ def test_recorded_actions_repeat_the_recorded_episode(tmp_path: Path) -> None:
     assert max(d for d in differences if d is not None) < 1e-5
     run_replay(tmp_path / "d", {}, 2, tmp_path / "out")
     assert len(json.loads((tmp_path / "out/results.json").read_text())["episodes"]) == 2
-    with pytest.raises(DataError, match=r"8 action dims .* takes 11"):
+    with pytest.raises(DataError, match=r"takes 11 action numbers .* gives 8"):
         replay(tmp_path / "d", {"name": "tabletop", "layout": "rt1"}, 1)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fake_policies import RecordingPolicy
 
-from vla.benchmarks.gym import ImageEnvironment
+from vla.benchmarks.image_env import ImageEnvironment
 from vla.evaluation.rollout import evaluate, open_benchmark
 
 
@@ -74,5 +74,5 @@ def test_images_are_found_in_the_observation_or_rendered(
 
 
 def test_an_environment_without_images_is_refused() -> None:
-    with pytest.raises(ValueError, match="found 0 images"):
+    with pytest.raises(ValueError, match="no image in its observation"):
         ImageEnvironment(gym.make("CartPole-v1"), ("top",)).reset()

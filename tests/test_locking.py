@@ -76,12 +76,12 @@ def test_a_second_pack_is_refused_until_the_first_process_ends(
 ) -> None:
     source = TabletopSource(SceneConfig(concepts=8, cards=(0, 0), skills=("pick",)), 4, size=32)
     with (
-        locked_by_another_process(tmp_path / ".parts"),
+        locked_by_another_process(tmp_path / "out"),
         pytest.raises(FolderLocked, match=r"locked by another process \(pid \d+\)"),
     ):
-        pack(source, tmp_path, progress=False)
-    assert pack(source, tmp_path, progress=False).samples == 4
-    assert not (tmp_path / ".parts").exists()
+        pack(source, tmp_path / "out", progress=False)
+    assert pack(source, tmp_path / "out", progress=False).samples == 4
+    assert not (tmp_path / "out/.parts").exists()
 
 
 def test_the_lock_is_released_after_an_error(tmp_path: Path) -> None:

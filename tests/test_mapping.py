@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from lerobot_files import write_lerobot2, write_lerobot3
-from robot_files import TASKS, write_aloha, write_folder, write_rlds, write_robomimic
+from robot_files import TASKS, write_folder
 
 from vla.data.mapping import Mapping
 from vla.data.robot import RobotSource
@@ -19,16 +17,6 @@ from vla.errors import DataError
 
 REAL = REPOSITORY.parent / "shared" / "realdata"
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is not here")
-FORMATS: dict[str, Callable[[Path], Path]] = {
-    "lerobot2": write_lerobot2,
-    "lerobot3": write_lerobot3,
-    "rlds": write_rlds,
-    "robomimic": lambda p: write_robomimic(p / "demo.hdf5"),
-    "aloha": write_aloha,
-    "folder": write_folder,
-    "folder_json": lambda p: write_folder(p, table="json"),
-    "folder_npz": lambda p: write_folder(p, table="npz"),
-}
 
 
 def test_mapping_options_change_actions_state_and_images(tmp_path: Path) -> None:
@@ -94,3 +82,18 @@ def test_rotation_conversions_are_invertible(kind: Any) -> None:
     assert np.allclose(
         convert_rotation(there, RotationConfig("a", kind, "axis_angle")), vectors, atol=1e-9
     )
+
+
+def test_a_missing_rate_and_a_missing_instruction_are_one_message(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "d", table="npz")
+    (root / "meta.json").unlink()
+    rate = r"does not record the rows per second; set them with source\.mapping\.fps=N"
+    with pytest.raises(DataError, match=f"{rate}$"):
+        RobotSource(str(root))
+    for file in root.rglob("instruction.txt"):
+        file.unlink()
+    both = rf"{rate}; it has no instruction either: .*source\.mapping\.instruction='\.\.\.'"
+    with pytest.raises(DataError, match=both):
+        RobotSource(str(root))
+    with pytest.raises(DataError, match=f"{rate}$"):
+        RobotSource(str(root), Mapping(instruction="push"))

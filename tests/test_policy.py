@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from policies import make_policy, robot_batch, robot_loss
+from families import decoder_config
+from policies import (
+    ACTION_HEADS,
+    VISION_ENCODERS,
+    build_policy,
+    config_id,
+    make_policy,
+    robot_batch,
+    robot_loss,
+)
 
 from vla.benchmarks.tabletop.layouts import LAYOUTS
 
@@ -51,3 +62,21 @@ def test_validation_errors_are_those_of_the_predicted_actions(head: str) -> None
     if head == "flow":  # with noise, every prediction is another sample
         policy.head().noise = 1.0
         assert not torch.equal(predicted(), predicted())
+
+
+@pytest.mark.parametrize("head", ACTION_HEADS, ids=config_id)
+def test_values_behind_the_end_of_an_episode_change_no_loss(head: dict[str, Any]) -> None:
+    config = {
+        "vision": VISION_ENCODERS[0],
+        "connector": {"name": "mlp"},
+        "decoder": decoder_config("gpt2"),
+        "head": head,
+    }
+    policy, batch = build_policy(config).eval(), robot_batch(2, 2)
+    batch.mask_KH[1:, 1] = False
+    losses = []
+    for value in (-3.0, 50.0):
+        batch.actions_KHA[1:, 1] = value
+        torch.manual_seed(0)  # noise and time of flow matching
+        losses.append(robot_loss(policy, batch).loss_M)
+    assert torch.equal(*losses)

@@ -62,9 +62,9 @@ def test_openpi_gives_the_previous_plan_until_the_instruction_changes() -> None:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ({"prompt": "go"}, "no image for camera 'top'; the request has none"),
+        ({"prompt": "go"}, "no image for camera 'top'; the policy has top, the request has none"),
         ({"image": wire(IMAGE)}, "the instruction must be a text"),
-        ({"image": wire(IMAGE.astype(np.float32)), "prompt": "go"}, "an (H, W, 3) uint8 image"),
+        ({"image": wire(IMAGE.astype(np.int16) * 9), "prompt": "go"}, "an (H, W, 3) uint8 image"),
         (
             {"image": wire(IMAGE) | {b"dtype": "|O"}, "prompt": "go"},
             "numbers only",
@@ -111,6 +111,61 @@ def test_openvla_replies_with_an_array_in_both_encodings() -> None:
     with http_client(history=2) as http:
         error = http.post("/act", json=body).json()["error"]
         assert error == "this policy needs frame history (2 frames); use the websocket API"
+
+
+def test_the_root_names_the_policy_and_the_endpoints() -> None:
+    with http_client() as http:
+        page = http.get("/").json()
+        assert page["robot"] == "arm" and "policy" in page
+        assert "http://testserver/act (OpenVLA)" in page["endpoints"]
+        assert "ws://testserver/ (openpi)" in page["endpoints"]
+        assert "http://testserver/about" in page["endpoints"]
+        with http.websocket_connect("/") as ws:  # the same path
+            assert ws.receive_bytes()
+
+
+def test_images_of_any_clear_type_give_the_same_actions() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    others = (
+        (image / 255).astype(np.float32),
+        image.transpose(2, 0, 1).copy(),
+        np.concatenate([image, image[..., :1]], -1),
+        image[None],
+        image.astype(np.int64),
+        image.astype(">f8"),
+    )
+    with http_client() as http:
+        bodies = [{"image": encoded(i), "instruction": "go"} for i in (image, *others)]
+        bodies.append({"image": image.tolist(), "instruction": "go"})
+        found = [decoded(http.post("/act", json=body).json()) for body in bodies]
+        assert all(np.array_equal(actions, found[0]) for actions in found)
+        ragged = {"image": [[1, 2], [3]], "instruction": "go"}
+        assert http.post("/act", json=ragged).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"image": {"shape": [2**20, 2**20, 3], "dtype": "|u1", "__numpy__": ""}},
+        {"image": {"shape": [0, 10**30], "dtype": "|u1", "__numpy__": ""}},
+        {"image": {"shape": [1] * 40, "dtype": "|u1", "__numpy__": "AA=="}},
+        {"image": {"shape": [2, 2, 3], "dtype": "|S1000000000", "__numpy__": "AA=="}},
+        {"image": {"shape": "x", "dtype": "|u1", "__numpy__": "AA=="}},
+    ],
+)
+def test_shapes_of_arrays_are_checked_before_memory_is_used(fields: dict[str, Any]) -> None:
+    with http_client() as http:
+        reply = http.post("/act", json=fields | {"instruction": "go"})
+        assert reply.status_code == 400 and "array" in reply.json()["error"]
+
+
+def test_deeply_nested_requests_and_giant_scalars_are_refused() -> None:
+    with http_client() as http:
+        for body in (b"[" * 100_000, b'{"a":' * 500 + b"1" + b"}" * 500):
+            assert http.post("/act", content=body).status_code == 400
+    giant = {b"__npgeneric__": True, b"data": b"x", b"dtype": "S2000000000"}
+    with pytest.raises(RequestError, match="numbers only"):
+        unpack(msgpack.packb({"a": giant}))
 
 
 @pytest.mark.parametrize("message", [b"", b"\xc1", msgpack.packb([1]), msgpack.packb({b"a": 1})])

@@ -82,6 +82,7 @@ def test_an_error_of_the_command_is_one_line() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_training_needs_none_of_the_optional_packages() -> None:
     code = """
 import vla.training.run, vla.cli

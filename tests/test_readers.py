@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from lerobot_files import write_lerobot2, write_lerobot3
+from formats import FORMATS, write_format
+from lerobot_files import write_lerobot3
 from robot_files import (
     LENGTHS,
     NAMES,
     TASKS,
     action,
     identify,
-    write_aloha,
-    write_folder,
-    write_rlds,
-    write_robomimic,
 )
 
 from vla.benchmarks.tabletop.scene import SceneConfig
@@ -29,30 +25,20 @@ from vla.data.images import decode_image
 from vla.data.manifest import load_manifest
 from vla.data.mapping import Mapping
 from vla.data.pack import pack, pack_from
+from vla.data.packed import iter_samples
 from vla.data.pipeline import BatchStream
 from vla.data.readers import open_reader
 from vla.data.robot import RobotSource
 from vla.data.samples import read_frame, read_json, read_steps
-from vla.data.shards import iter_tar_samples
 from vla.errors import DataError
 
 REAL = REPOSITORY.parent / "shared" / "realdata"
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is not here")
-FORMATS: dict[str, Callable[[Path], Path]] = {
-    "lerobot2": write_lerobot2,
-    "lerobot3": write_lerobot3,
-    "rlds": write_rlds,
-    "robomimic": lambda p: write_robomimic(p / "demo.hdf5"),
-    "aloha": write_aloha,
-    "folder": write_folder,
-    "folder_json": lambda p: write_folder(p, table="json"),
-    "folder_npz": lambda p: write_folder(p, table="npz"),
-}
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_gives_the_same_episodes(name: str, tmp_path: Path) -> None:
-    source = RobotSource(str(FORMATS[name](tmp_path / "Daten ü")), Mapping(size=32, fps=10))
+    source = RobotSource(str(write_format(name, tmp_path / "Daten ü")), Mapping(size=32, fps=10))
     assert len(source) == len(LENGTHS)
     for e, length in enumerate(LENGTHS):
         episode = source[e]
@@ -141,6 +127,7 @@ def test_unknown_formats_are_refused(tmp_path: Path) -> None:
         open_reader(tmp_path / "nowhere")
 
 
+@pytest.mark.slow
 def test_several_processes_write_the_same_shards(tmp_path: Path) -> None:
     root = write_lerobot3(tmp_path / "d")
     made = [
@@ -168,8 +155,8 @@ def test_export_to_lerobot_and_reading_it_preserves_episodes(tmp_path: Path) -> 
     )
     kept = {}
     for split in ("train", "val"):
-        stream = iter([{"url": str(tmp_path / "a" / s)} for s in packed.splits[split]])
-        kept |= {len(kept) + n: s for n, s in enumerate(iter_tar_samples(tmp_path / "a", stream))}
+        samples = iter_samples(tmp_path / "a", split)
+        kept |= {len(kept) + n: s for n, s in enumerate(samples)}
     for n, sample in kept.items():
         meta, steps, episode = read_json(sample), read_steps(sample), source[n]
         assert episode.instruction == meta["instruction"] and np.array_equal(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from arm_data import Arm, arm_config
-from conftest import TINY_POLICY
+from arm_data import Arm, arm_config, train_arm
 from lerobot_files import write_lerobot3
 
-from vla.config import check
 from vla.data.config import WindowConfig
 from vla.data.manifest import load_manifest
 from vla.data.mapping import Mapping
@@ -23,8 +22,6 @@ from vla.data.robot import RobotSource
 from vla.errors import DataError
 from vla.evaluation.offline import offline
 from vla.models.actions.normalise import Normaliser
-from vla.policies.checkpoint import load_policy
-from vla.training.run import RunConfig, train
 from vla.types import ActionSpace, Episode
 
 pytestmark = pytest.mark.filterwarnings("default")  # Lightning and tensorboard themselves warn
@@ -42,25 +39,7 @@ def test_training_data_is_relative_and_predictions_are_absolute(tmp_path: Path) 
         part.actions_KHA[whole][..., :2], expected.expand(int(whole.sum()), 3, 2), atol=1e-5
     )
     assert set(part.actions_KHA[..., 2].unique().tolist()) == {0.0, 1.0}
-    run = {
-        "policy": TINY_POLICY | {"head": {"name": "regression"}},
-        "data": {
-            "datasets": {"arm": str(tmp_path / "arm")},
-            "sampling_weights": {"arm": 1.0},
-            "window": {"horizon": 3},
-            "relative": ["arm"],
-            "shuffle": 20,
-        },
-        "output_dir": str(tmp_path / "run"),
-        "train": {
-            "steps": 1,
-            "batch_size": 4,
-            "val_every": 1,
-            "save_every": 1,
-            "accelerator": "cpu",
-        },
-    }
-    policy = load_policy(train(check(run, RunConfig, ""), progress=False))
+    policy: Any = train_arm(tmp_path, "regression")
     assert policy.spec.relative == (1, 0, -1) and policy.spec.state_dim == 2
     torch.nn.init.zeros_(policy.heads[0].out.weight)
     torch.nn.init.zeros_(policy.heads[0].out.bias)  # the middle of each step's own differences
@@ -179,25 +158,7 @@ def test_a_binary_action_is_learned_as_a_change_and_predicted_as_a_value(
     stream = BatchStream(arm_config(tmp_path / "arm", WindowConfig(horizon=3)), 4, False)
     changes = torch.cat([b.robots[0].actions_KHA[:, 0, 2] for b in stream])
     assert set(changes.tolist()) == {-1.0, 0.0, 1.0}
-    run = {
-        "policy": TINY_POLICY | {"head": {"name": head}},
-        "data": {
-            "datasets": {"arm": str(tmp_path / "arm")},
-            "sampling_weights": {"arm": 1.0},
-            "window": {"horizon": 3},
-            "relative": ["arm"],
-            "shuffle": 20,
-        },
-        "output_dir": str(tmp_path / "run"),
-        "train": {
-            "steps": 1,
-            "batch_size": 4,
-            "val_every": 1,
-            "save_every": 1,
-            "accelerator": "cpu",
-        },
-    }
-    policy = load_policy(train(check(run, RunConfig, ""), progress=False))
+    policy: Any = train_arm(tmp_path, head)
     assert policy.spec.action_space.binary == ("grip",) and policy.spec.learned_space.binary == ()
     images, state = (
         torch.zeros((2, 1, 1, 3, 32, 32), dtype=torch.uint8),

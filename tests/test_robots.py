@@ -113,6 +113,23 @@ def test_data_sets_of_one_robot_share_bounds_and_pooled_statistics(
         make_robot_specs(check(tiny_run, RunConfig, ""))
 
 
+def test_data_sets_of_one_robot_need_images_of_one_size_and_fit(
+    tmp_path: Path, tiny_run: dict[str, Any]
+) -> None:
+    write_folder(tmp_path / "raw")
+    for name, mapping in (("a", Mapping(size=32)), ("b", Mapping(size=32, fit="pad"))):
+        pack(RobotSource(str(tmp_path / "raw"), mapping), tmp_path / name, 1, 0.0, False)
+    datasets = {name: str(tmp_path / name) for name in "ab"}
+    weights, robots = {"a": 1.0, "b": 1.0}, {"a": "arm", "b": "arm"}
+    tiny_run["data"] = {"datasets": datasets, "sampling_weights": weights, "robots": robots}
+    message = r"robot arm have images of different size or fit \(a: .32, 32., stretch; b: .*, pad"
+    with pytest.raises(ConfigError, match=message):
+        make_robot_specs(check(tiny_run, RunConfig, ""))
+    tiny_run["data"]["robots"] = {}
+    specs, _ = make_robot_specs(check(tiny_run, RunConfig, ""))
+    assert {name: spec.image_fit for name, spec in specs.items()} == {"a": "stretch", "b": "pad"}
+
+
 def test_the_loss_of_one_robot_gives_no_gradient_to_the_head_of_another() -> None:
     specs = {"robot": spec(1), "other": spec(1)}
     policy = build(

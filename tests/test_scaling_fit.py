@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vla.experiments.scaling.fit import Law, bootstrap, fit, interval
+from vla.experiments.scaling.fit import Law, bootstrap, fit, interval, undetermined
 from vla.experiments.scaling.success import bootstrap_success, fit_success
 
 CHINCHILLA = Law(1.69, 406.4, 410.7, 0.34, 0.28)  # arXiv 2203.15556, equation 10
@@ -45,6 +45,18 @@ def test_one_outlier_does_not_change_the_law() -> None:
     assert law.alpha == pytest.approx(0.34, rel=0.02) and pytest.approx(1.69, rel=0.02) == law.E
 
 
+def test_what_the_runs_do_not_determine_is_named() -> None:
+    n, d, _ = grid(0.0)
+    assert undetermined(fit(n, d, CHINCHILLA(n, d)), n, d) == []
+    flat = fit(n, d, 1.69 + 410.7 / d**0.28)
+    assert undetermined(flat, n, d) == ["the fitted loss does not fall with the size of the runs"]
+    n, d = n / n.min(), d / d.min()
+    [steep] = undetermined(Law(1.0, 1.0, 1.0, 0.3, 2.9999), n, d)
+    assert steep == "beta is 3, the end of its range, so it is not determined"
+    [zero] = undetermined(Law(0.0, 1.0, 1.0, 0.3, 0.3), n, d)
+    assert "the lowest possible loss" in zero
+
+
 def test_the_optimum_is_an_optimum() -> None:
     budget, per_sample = 1e21, 6.0
     best = float(CHINCHILLA.optimal_n(budget, per_sample))
@@ -59,7 +71,7 @@ def test_the_optimum_is_an_optimum() -> None:
 
 def test_too_few_runs_are_rejected() -> None:
     n, d, loss = grid(0.0)
-    with pytest.raises(ValueError, match="4 runs of 4 sizes and 1 amounts of data"):
+    with pytest.raises(ValueError, match="4 runs of 4 sizes and 1 amount of data"):
         fit(n[:4], d[:4], loss[:4])
     with pytest.raises(ValueError, match="must be positive"):
         fit(n, d, -loss)

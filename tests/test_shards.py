@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import io
+import json
 import tarfile
+import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +21,21 @@ from memory_data import MemorySource, make_episode
 
 from vla.data import shards
 from vla.data.config import DataConfig, WindowConfig
+from vla.data.index import SampleRow, read_index
 from vla.data.pack import pack
 from vla.data.pipeline import BatchStream
-from vla.data.samples import read_steps
-from vla.data.shards import iter_tar_samples
+from vla.data.samples import episode_to_sample, read_json, read_steps
+from vla.data.shards import read_samples
 from vla.errors import BadSample, DataError
 from vla.utils.metrics import MetricMeans
 
 
 def samples(shard: Path) -> list[dict[str, Any]]:
-    return list(iter_tar_samples(shard.parent, iter([{"url": str(shard)}])))
+    return list(read_samples(shard.parent, rows_of(shard)))
+
+
+def rows_of(shard: Path) -> list[SampleRow]:
+    return [r for r in read_index(shard.parent / "samples.jsonl") if r.shard == shard.name]
 
 
 def test_samples_equal_the_tar_members_and_outlive_the_file(tmp_path: Path) -> None:
@@ -109,6 +117,45 @@ def test_arrays_equal_those_of_numpy(values: np.ndarray, turned: bool) -> None:
                 and array.flags.writeable
             )
             assert np.array_equal(array, theirs[name], equal_nan=array.dtype.kind == "f")
+
+
+def test_arrays_larger_than_the_sample_are_refused_before_memory_is_needed() -> None:
+    small, header = io.BytesIO(), io.BytesIO()
+    np.savez_compressed(small, actions=np.zeros((400_000, 7), np.float32))
+    about = {"descr": "<f4", "fortran_order": False, "shape": (1 << 38, 7)}
+    np.lib.format.write_array_header_1_0(header, about)
+    claimed = io.BytesIO()
+    with zipfile.ZipFile(claimed, "w") as archive:
+        archive.writestr("actions.npy", header.getvalue() + bytes(28))
+    for data, why in ((small, "larger than the file"), (claimed, "cannot reshape")):
+        tracemalloc.start()
+        with pytest.raises(BadSample, match=rf"unreadable \.steps\.npz \(.*{why}"):
+            read_steps({"__key__": "7", "steps.npz": memoryview(data.getvalue())})
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "film"},
+        {"kind": None},
+        {"cameras": ["top"]},
+        {"instruction": 3},
+        {"plans": "reach"},
+        {"fps": "fast"},
+    ],
+)
+def test_metadata_of_another_form_is_a_bad_sample(change: dict[str, Any]) -> None:
+    sample = episode_to_sample(make_episode())
+    meta = read_json(sample)
+    with pytest.raises(BadSample, match=r"unreadable \.json"):
+        read_json(sample | {"json": json.dumps(meta | change).encode()})
+    with pytest.raises(BadSample, match=r"unreadable \.json"):
+        read_json(sample | {"json": b"[" * 100_000})
+    missing = {k: v for k, v in meta.items() if k not in change}
+    with pytest.raises(BadSample, match=r"unreadable \.json"):
+        read_json(sample | {"json": json.dumps(missing).encode()})
 
 
 def test_damaged_arrays_and_python_objects_are_refused() -> None:

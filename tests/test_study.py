@@ -30,6 +30,7 @@ from vla.experiments.study.summaries import (
 from vla.utils.csv_tables import read_table, write_table
 
 
+@pytest.mark.slow
 def test_a_study_runs_once_and_reports(
     tiny_run: dict[str, Any], tiny_data: dict[str, str], tmp_path: Path
 ) -> None:

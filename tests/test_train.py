@@ -41,7 +41,7 @@ def test_losses_equal_the_golden_ones_and_the_run_is_logged(tiny_run: dict[str, 
         assert losses(folder, metric), metric
     for metric in ("flop_utilisation", "images_per_second", "val/success"):
         assert losses(folder, metric), metric
-    events = [path.read_bytes() for path in (folder / "tensorboard").glob("events*")]
+    events = [path.read_bytes() for path in (folder / "tensorboard" / folder.name).glob("events*")]
     assert any(b"rollouts" in data and b"GIF8" in data for data in events)
 
 
@@ -69,10 +69,15 @@ def test_without_a_terminal_progress_is_shown_in_lines(
 ) -> None:
     tiny_run["train"] = tiny_run["train"] | {"steps": 4, "log_every": 2}
     folder = run(tiny_run, progress=True).parent
-    lines = (folder / "train.log").read_text().splitlines()
-    assert [line.split("  ")[0] for line in lines] == ["train step 2/4", "train step 4/4"]
-    assert all(re.search(r"loss \d.*\d steps/s  ETA \d+:\d\d:\d\d$", x) for x in lines)
-    assert [x for x in capsys.readouterr().out.splitlines() if x.startswith("train")] == lines
+    start, *lines = (folder / "train.log").read_text().splitlines()
+    assert re.match(r"train run: 0\.\d\dM parameters .* for 4 steps of 4 image rows, on cpu", start)
+    assert [line.split(",")[0] for line in lines] == [f"train run: {n}/4 steps" for n in (2, 4)]
+    assert all(re.search(r"[\d.]+/s, ETA 0:00:\d\d, loss \d.*, loss/robot \d", x) for x in lines)
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[0] == start
+    report = "\n".join(shown[1:])
+    for part in ("finished: 4 steps", "best validation  step 3: ", "vla serve", "--logdir"):
+        assert part in report
 
 
 def test_training_stops_without_improvement_and_saves_the_best_weights(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from vla.data.manifest import load_manifest
+from vla.data.packed import iter_samples
 from vla.data.samples import read_json
-from vla.data.shards import iter_tar_samples
 from vla.errors import DataError
 from vla.evaluation.vqa import accuracy_by_test, answer_questions, is_correct
 
@@ -38,10 +36,9 @@ class LocationPolicy:
     """Answers the "where" questions of a validation split, and no others."""
 
     def __init__(self, data: str) -> None:
-        urls = iter([{"url": f"{data}/{s}"} for s in load_manifest(data).splits["val"]])
         self.answers: list[Any] = [
             q["answer"] if q["tests"] == "where" else "?"
-            for s in iter_tar_samples(Path(data), urls)
+            for s in iter_samples(data, "val")
             for q in read_json(s)["qa"]
             if q["needs_image"]
         ]

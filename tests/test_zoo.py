@@ -33,8 +33,13 @@ from vla.policies.checkpoint import load_policy, save_policy
 from vla.testing import SLOTS, check_component
 
 DECODERS = [*CAUSAL, *SEQ2SEQ]
-FULL = list(itertools.product(VISION_ENCODERS, DECODERS, ACTION_HEADS))
-# Default run: all pairs of decoder and head, and of vision encoder and head. Slow run: all triples.
+# Default run: all pairs of decoder and head, and of vision encoder and head. Slow run: all pairs
+# of vision encoder and decoder, each with three heads.
+GRID = [
+    (v, m, ACTION_HEADS[(n + shift) % len(ACTION_HEADS)])
+    for n, (v, m) in enumerate(itertools.product(VISION_ENCODERS, DECODERS))
+    for shift in (0, 4, 8)
+]
 PAIRS = [
     (VISION_ENCODERS[n % len(VISION_ENCODERS)], m, h)
     for n, (m, h) in enumerate(itertools.product(DECODERS, ACTION_HEADS))
@@ -69,7 +74,7 @@ def test_pairs(vision: Any, family: str, head: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("vision", "family", "head"), FULL, ids=config_id)
+@pytest.mark.parametrize(("vision", "family", "head"), GRID, ids=config_id)
 def test_grid(vision: Any, family: str, head: Any, tmp_path: Path) -> None:
     check_policy(
         {
@@ -219,7 +224,7 @@ def test_the_order_of_cameras_matters() -> None:
         ),
         (
             lambda c: c["decoder"].update(model="nobody/nothing"),
-            "not in the hub's cache, and the download failed",
+            "not in the hub's cache .*Go online once",
         ),
         (
             lambda c: c["vision"].update(

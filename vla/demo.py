@@ -11,7 +11,7 @@ import numpy as np
 from vla.benchmarks.base import EpisodeResult
 from vla.config import build, configs_dir, load_config
 from vla.data.pack import pack_from
-from vla.evaluation.report import print_table, section, table_rows, write_html
+from vla.evaluation.report import section, table_rows, write_html
 from vla.evaluation.rollout import evaluate, open_benchmark, read_results
 from vla.evaluation.video import animation, contact_sheet
 from vla.inference.runner import PolicyRunner, to_images
@@ -21,6 +21,7 @@ from vla.training.config import RunConfig
 from vla.training.curves import plot_curves
 from vla.training.run import train
 from vla.training.specs import make_robot_specs, run_tokenizer
+from vla.utils.tables import print_table
 
 TITLE = "vla demo: pick the named tile out of four"
 DATASETS = ("robot", "web")
@@ -35,6 +36,11 @@ SHORT_TRAIN = [
     "train.save_every=20",
     "optim.warmup_steps=10",
 ]
+SHORT_NOTE = (
+    "This is the short demo. It shows that every step works, and it teaches nothing: 60 training "
+    "steps are too few to learn the task, so success rates near 0 are expected. Run `vla demo` "
+    "without --short for policies that learn (about 20 minutes on two CPU cores)."
+)
 
 Evaluation = tuple[list[EpisodeResult], list[list[np.ndarray]]]  # results, frames of the videos
 
@@ -47,10 +53,11 @@ def run_demo(out: Path, short: bool = False) -> Path:
     continues after an interruption.
 
     Args:
-        short: fewer data, steps and episodes, for tests.
+        short: fewer data, steps and episodes, in the folder ``out/short``. It shows that everything
+            works; the policies learn nothing.
     """
     started = time.time()
-    episodes = 40 if short else 200
+    out, episodes = (out / "short", 40) if short else (out, 200)
     for name in DATASETS:
         recipe = configs_dir() / "pack" / f"demo_{name}.yaml"
         pack_from(recipe, out / "data" / name, SHORT_PACK[name] if short else [])
@@ -63,8 +70,11 @@ def run_demo(out: Path, short: bool = False) -> Path:
         videos = frames or videos
     rows = table_rows(results)
     print_table(rows, f"{TITLE}; {episodes} episodes per policy with the same seeds")
+    if short:
+        print(f"note: {SHORT_NOTE}")
     minutes = (time.time() - started) / 60
-    return _write_report(out, rows, policies["token"], (results["token"], videos), minutes)
+    intro = [SHORT_NOTE] if short else []
+    return _write_report(out, intro, rows, policies["token"], (results["token"], videos), minutes)
 
 
 def _train_policies(out: Path, short: bool) -> dict[str, Path]:
@@ -116,7 +126,7 @@ def action_example(directory: Path) -> str:
     env = benchmark.make_env(benchmark.default_tasks()[0])
     observation, _ = env.reset(seed=1)
     env.close()
-    images, instruction = to_images(observation, spec.cameras), observation["instruction"]
+    images, instruction = to_images(observation, spec), observation["instruction"]
     robot = next(iter(policy.specs))
     prefix = policy.prefix(images[None].to(policy.device), robot)
     prediction = policy.head(robot).predict(policy.decoder, prefix, [instruction])
@@ -131,7 +141,12 @@ def action_example(directory: Path) -> str:
 
 
 def _write_report(
-    out: Path, rows: list[dict[str, str]], token: Path, evaluation: Evaluation, minutes: float
+    out: Path,
+    notes: list[str],
+    rows: list[dict[str, str]],
+    token: Path,
+    evaluation: Evaluation,
+    minutes: float,
 ) -> Path:
     """Write the figures and ``report.html``."""
     results, videos = evaluation
@@ -140,6 +155,7 @@ def _write_report(
     runs = {"web only": out / "web", "token": out / "token", "regression": out / "regression"}
     curves = plot_curves(runs, out / "curves.png")
     intro = [
+        *notes,
         "A small vision-language-action model learns from random weights: first from web images "
         "with questions, then from these and expert demonstrations together. Its inputs are 64 px "
         "images and an instruction. Its outputs are action tokens, one for each of eight action "
@@ -160,6 +176,6 @@ def _write_report(
             "webp",
         ),
         section("Rollouts, frame by frame", "Time runs to the right.", sheet.read_bytes()),
-        section("Learning curves", "Thin: training batches. Thick: validation shards.", curves),
+        section("Learning curves", "Thin: training batches. Thick: validation episodes.", curves),
     ]
     return write_html(out / "report.html", TITLE, intro, rows, sections)

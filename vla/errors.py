@@ -14,11 +14,17 @@ class DataError(ValueError):
     """Invalid data on disk. The message has the path, what was expected and the fix."""
 
 
-class BadSample(ValueError):
+class BadSample(DataError):
     """A sample that must not be packed or trained on.
 
     The message names the sample, what was expected and the fix.
     """
+
+    file: str = ""  # the damaged file, for ``quarantine.json``; empty: unknown
+
+
+class EnvironmentFailed(ValueError):
+    """An environment raised an exception. The message has the task, seed, step and reason."""
 
 
 class FolderLocked(ValueError):
@@ -27,6 +33,10 @@ class FolderLocked(ValueError):
 
 class ReproductionMismatch(ValueError):
     """A re-run gave other results than the committed ones. The message names both."""
+
+
+class TrainingDiverged(ValueError):
+    """A loss or gradient is not finite. The message names the step, the data sets and the fix."""
 
 
 class TrainingInterrupted(BaseException):

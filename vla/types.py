@@ -22,10 +22,14 @@ W  image width
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
+
+# How an image is brought to a size, see ``vla.utils.resize``. stretch: the whole image; crop: its
+# centre; pad: the whole image on black.
+ImageFit = Literal["stretch", "crop", "pad"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Episode:
     """One recorded robot episode of T control steps."""
 
     key: str  # unique within its data set
-    instruction: str
+    instruction: str  # of the first step that has one
     images: dict[str, list[bytes]]  # camera -> T encoded images (JPEG or PPM)
     actions: np.ndarray  # (T, A) float32 in robot units
     state: np.ndarray | None = None  # (T, P) float32 measured state in robot units
@@ -94,6 +98,11 @@ class Episode:
     fps: float = 5.0  # control steps per second
     source: str = ""  # format or simulator that the episode comes from
     info: dict[str, Any] = field(default_factory=dict)  # further facts, kept in the manifest
+    # T texts if the instruction changes within the episode; a step with an empty text is not
+    # trained. No texts: ``instruction`` at every step.
+    instructions: list[str] = field(default_factory=list)
+    split: str = ""  # recorded split: "train", "val"; empty: not recorded
+    group: str = ""  # scene or operator; validation episodes are drawn from every group
 
 
 @dataclass
@@ -124,7 +133,7 @@ class RobotBatch:
     instructions: list[str]  # K texts
     plans: list[str]  # K texts: the next subtask; empty where there is none
     actions_KHA: torch.Tensor  # float32 in robot units
-    mask_KH: torch.Tensor  # bool; False for steps past the end of the episode
+    mask_KH: torch.Tensor  # bool; False past the end of the episode or of its instruction
     image_index_K: torch.Tensor  # row of the observation that each instruction belongs to
     sources: list[str]  # name of the data set of each of the B rows
     state_BTP: torch.Tensor | None = None  # float32 measured state in robot units

@@ -15,18 +15,15 @@ from PIL import Image
 
 from vla.data.config import DataConfig, WindowConfig
 from vla.data.images import decode_image
-from vla.data.manifest import Manifest
+from vla.data.packed import iter_samples
 from vla.data.pipeline import BatchStream
 from vla.data.samples import read_frame, read_json, read_steps
-from vla.data.shards import iter_tar_samples
 
 CHUNK = 8  # actions of a sample
 Keep = Literal["tables", "files", "nothing"]
 
 
-def as_lerobot(
-    shards: Path, manifest: Manifest, out: Path, episodes_a_file: int, camera: str = "top"
-) -> list[Path]:
+def as_lerobot(shards: Path, out: Path, episodes_a_file: int, camera: str = "top") -> list[Path]:
     """Write the episodes in LeRobot's image mode; returns the parquet files.
 
     PNG in ``struct{bytes, path}``, one (2.1) or many (3.0) episodes a file, a row group each.
@@ -34,8 +31,7 @@ def as_lerobot(
     out.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     writer: pq.ParquetWriter | None = None
-    urls = iter([{"url": str(shards / s)} for s in manifest.splits["train"]])
-    for n, sample in enumerate(iter_tar_samples(shards, urls)):
+    for n, sample in enumerate(iter_samples(shards, "train")):
         meta, steps = read_json(sample), read_steps(sample)
         frames = []
         for t in range(len(steps["actions"])):

@@ -68,8 +68,8 @@ def recorded(rounds: int, root: Path) -> list[dict[str, Any]]:
             return out, pack_from(SHARED / folder, out, [*changes, *own], skip_missing=True)
 
         whole, manifest = packed(side, "jpeg")
-        many = as_lerobot(whole, manifest, root / f"{name}_lerobot3", 50, camera)
-        single = as_lerobot(whole, manifest, root / f"{name}_lerobot2", 1, camera)
+        many = as_lerobot(whole, root / f"{name}_lerobot3", 50, camera)
+        single = as_lerobot(whole, root / f"{name}_lerobot2", 1, camera)
         for size in SIZES:
             jpeg, plain = (packed(size, kind)[0] for kind in ("jpeg", "ppm"))
             found = [

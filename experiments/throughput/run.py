@@ -127,8 +127,8 @@ def speed(length: int, rounds: int, root: Path) -> dict[str, Any]:
     shards, plain = (root / f"shards_{length}_{kind}" for kind in ("jpeg", "ppm"))
     manifest = pack(Joined(length, FRAMES // length), shards, max(1, 600 // length))
     pack(Joined(length, FRAMES // length, "ppm"), plain, max(1, 600 // length))
-    many = as_lerobot(shards, manifest, root / f"lerobot3_{length}", 50)
-    single = as_lerobot(shards, manifest, root / f"lerobot2_{length}", 1)
+    many = as_lerobot(shards, root / f"lerobot3_{length}", 50)
+    single = as_lerobot(shards, root / f"lerobot2_{length}", 1)
     found = [
         {
             "shards": from_shards(shards, 6400),

@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from vla.config.registry import nearest
 from vla.types import ActionSpace
 
 SEED = 1_000_003  # first seed of evaluation; demonstrations are recorded with other seeds
@@ -84,7 +85,7 @@ class Benchmark(ABC):
         """Tasks by id or group; "all" is the group of all tasks. By default ``default_tasks``.
 
         Raises:
-            ValueError: an unknown name; the message lists the choices.
+            ValueError: an unknown name; the message has the nearest one and the choices.
         """
         chosen = [*names, *([group] if group else [])]
         if not chosen:
@@ -97,7 +98,7 @@ class Benchmark(ABC):
         unknown = [n for n in chosen if n not in by_name]
         if unknown:
             raise ValueError(
-                f"{self.name}: no task or group {unknown[0]!r}; choices: {', '.join(by_name)}"
+                f"{self.name}: no task or group {unknown[0]!r}{nearest(unknown[0], by_name)}"
             )
         return [task for name in chosen for task in by_name[name]]
 

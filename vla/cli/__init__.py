@@ -5,30 +5,38 @@ Heavy imports happen inside the verbs, so that ``vla --help`` is quick.
 
 from __future__ import annotations
 
-import re
+import platform
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, NoReturn
 
 import typer
 
-from vla.cli import data, evaluate, experiments, serve, train, zoo
-from vla.errors import TrainingInterrupted
+import vla
+from vla.cli import data, diagnose, evaluate, experiments, inspect, serve, train, zoo
+from vla.cli.boundary import run
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     help="Train, evaluate and serve vision-language-action policies. "
     "'vla COMMAND --help' shows the options of a command.",
 )
 _PANELS: dict[str, dict[str, Callable[..., None]]] = {
-    "Data": {"pack": data.pack, "doctor": data.doctor, "replay": data.replay},
+    "Data": {
+        "pack": data.pack,
+        "inspect": inspect.inspect,
+        "doctor": data.doctor,
+        "replay": data.replay,
+    },
     "Policies": {
         "train": train.train,
         "eval": evaluate.evaluate,
         "eval-offline": evaluate.evaluate_offline,
         "eval-vqa": evaluate.evaluate_vqa,
         "serve": serve.serve,
+        "diagnose": diagnose.diagnose,
     },
     "Components": {"zoo": zoo.zoo},
     "Experiments": {
@@ -43,36 +51,37 @@ for _panel, _verbs in _PANELS.items():
 app.add_typer(data.app, name="data", rich_help_panel="Data")
 
 
-def main() -> None:
-    """Entry point: known errors are reported in one line, without a traceback."""
-    try:
-        app()
-    except TrainingInterrupted as stop:
-        typer.echo(f"interrupted: {stop}", err=True)
-        raise SystemExit(130) from None
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(2) from None
-    except ModuleNotFoundError as error:
-        module = (error.name or "vla").split(".")[0]
-        if module == "vla":  # a defect of this package, not a missing one
-            raise
-        advice = _install_command(module)
-        typer.echo(f"error: the package {module} is missing; install it: {advice}", err=True)
-        raise SystemExit(2) from None
-    except SystemExit as stop:
-        if stop.code == 130:  # typer's silent reaction to Ctrl-C
-            typer.echo("interrupted", err=True)
-        raise
+_SHOWN = ("torch", "lightning", "timm", "transformers")  # packages of --version
 
 
-def _install_command(module: str) -> str:
-    """``pip install 'vla[serve]'`` if an extra has the package, else its own name."""
-    try:
-        requirements = requires("vla") or []
-    except PackageNotFoundError:  # a checkout that is not installed
-        requirements = []
-    pattern = re.compile(rf"{re.escape(module).replace('_', '[-_]')}\b.*extra == ['\"](\w+)['\"]")
-    extras = [found[1] for r in requirements if (found := pattern.match(r))]
-    extras = [extra for extra in extras if extra != "dev"]
-    return f"pip install 'vla[{extras[0]}]'" if extras else f"pip install {module}"
+def _version(shown: bool) -> None:
+    """Print the versions and the device, and end the program."""
+    if not shown:
+        return
+    lines = [f"vla {vla.__version__}", f"python {platform.python_version()}"]
+    for package in _SHOWN:
+        try:
+            lines.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            lines.append(f"{package} is not installed")
+    from vla.utils.device import describe
+
+    typer.echo("\n".join([*lines, f"device {describe()}"]))
+    raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_version, help="show versions and the device"
+        ),
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
+def main() -> NoReturn:
+    """Entry point: an exception becomes one line and an exit code, see ``vla.cli.boundary``."""
+    run(app)

@@ -49,8 +49,14 @@ def pack(
     ] = 0.1,
     ray: Annotated[
         Optional[str],
-        typer.Option(help="pack on a Ray cluster: its address, or 'local' (extra 'ray')"),
+        typer.Option(
+            help="pack on a Ray cluster: its address, or 'local' (pip install 'vla\\[ray]')"
+        ),
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="replace a finished pack"),
+    ] = False,
     to: Annotated[
         Optional[str],
         typer.Option(help="'lerobot': convert packed data to a LeRobot 3.0 folder instead"),
@@ -58,6 +64,7 @@ def pack(
 ) -> None:
     """Write robot or web data as shards with a manifest. A repeated call continues."""
     from vla.data.pack import pack_from
+    from vla.data.summary import print_summary
 
     if to is not None:
         if to != "lerobot":
@@ -65,14 +72,8 @@ def pack(
         from vla.data.export_lerobot import to_lerobot
 
         return typer.echo(f"wrote {to_lerobot(source, out)}")
-    manifest = pack_from(
-        source, out, overrides or [], workers, skip_bad, skip_missing, max_bad, ray
-    )
-    bad = manifest.quarantined
-    typer.echo(
-        f"{out}: {manifest.samples} samples, {manifest.steps} steps, {len(manifest.shards)} shards"
-        + (f", {bad} left out (quarantine.json)" if bad else "")
-    )
+    pack_from(source, out, overrides or [], workers, skip_bad, skip_missing, max_bad, ray, force)
+    print_summary(out)
 
 
 def doctor(
@@ -110,13 +111,43 @@ def replay(
 
 
 @app.command()
+def split(
+    directory: Annotated[Path, typer.Argument(help="folder of packed data")],
+    val_fraction: Annotated[
+        Optional[float],
+        typer.Option(min=0, max=1, help="draw a new split with this share of validation samples"),
+    ] = None,
+    seed: Annotated[
+        Optional[int], typer.Option(help="draw a new split with this seed (default: 0)")
+    ] = None,
+    by: Annotated[
+        Optional[str],
+        typer.Option(help="strata of a new split: 'task', 'group' or 'task,group' (default)"),
+    ] = None,
+    val_keys: Annotated[
+        Optional[Path],
+        typer.Option(help="text file with the keys of the validation samples, one a line"),
+    ] = None,
+    recorded: Annotated[
+        bool, typer.Option("--recorded", help="use the split that the source recorded")
+    ] = False,
+) -> None:
+    """Show the split of packed data, or choose another one without packing again."""
+    from vla.data.splits import resplit
+    from vla.data.summary import print_summary
+
+    resplit(directory, val_fraction, seed, by, val_keys, recorded)
+    print_summary(directory)
+
+
+@app.command()
 def verify(directory: Annotated[Path, typer.Argument(help="folder of packed data")]) -> None:
-    """Compare every shard with its checksum. Exit code 1 if one is damaged."""
-    from vla.data.manifest import verify as check
+    """Compare every file with its checksum. Exit code 1 if one is damaged."""
+    from vla.data.verification import verify as check
 
     problems = check(directory)
     for line in problems:
         typer.echo(line, err=True)
     if problems:
         raise typer.Exit(1)
-    typer.echo(f"{directory}: all shards are intact")
+    typer.echo(f"{directory}: all files are intact")

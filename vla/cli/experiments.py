@@ -20,10 +20,10 @@ def scale(
     overrides: Overrides = None,
     launcher: Annotated[
         str,
-        typer.Option(help="local, slurm (extra 'cluster') or ray (extra 'ray')"),
+        typer.Option(help="local, slurm (vla\\[cluster]) or ray (vla\\[ray])"),
     ] = "local",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="only print the plan with FLOPs and predicted hours")
+        bool, typer.Option("--dry-run", help="only print the plan with FLOPs and predicted times")
     ] = False,
     fit_only: Annotated[
         bool, typer.Option("--fit-only", help="only fit and draw results.csv, without training")

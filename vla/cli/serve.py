@@ -25,7 +25,7 @@ def serve(
     ] = "state",
     device: Device = "auto",
 ) -> None:
-    """Serve a policy over all protocols of 'vla zoo' on one port (extra 'serve')."""
+    """Serve a policy over all protocols of 'vla zoo' on one port (pip install 'vla\\[serve]')."""
     pairs = [c.partition("=") for c in camera or []]
     if any(not (ours and theirs) for ours, _, theirs in pairs):
         raise typer.BadParameter(

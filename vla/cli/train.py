@@ -18,9 +18,13 @@ def train(
 
     Example: vla train configs/demo_token.yaml optim.lr=1e-4 output_dir=runs/my_run
     """
-    from vla.training.run import train_from_file
+    from vla.config import load_config
+    from vla.training.config import RunConfig
 
-    typer.echo(f"policy saved in {train_from_file(str(config), overrides or [])}")
+    checked = load_config(config, overrides or [], RunConfig)
+    from vla.training.run import train as run_training  # slow; after the quick checks
+
+    run_training(checked)
 
 
 def demo(
@@ -28,10 +32,11 @@ def demo(
         "runs/demo"
     ),
     short: Annotated[
-        bool, typer.Option("--short", help="the same steps with less data and training")
+        bool,
+        typer.Option("--short", help="check that every step works, in OUT/short; learns nothing"),
     ] = False,
 ) -> None:
-    """Pack data, train two policies, evaluate them, write a report. A repeated call continues."""
+    """Pack data, train three policies, evaluate them, write a report. A repeated call continues."""
     from vla.demo import run_demo
 
     typer.echo(f"report: {run_demo(out, short)}")

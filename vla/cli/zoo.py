@@ -88,13 +88,7 @@ def show_tasks(benchmark: str, as_json: bool) -> None:
 
 
 def _print_rows(title: str, rows: dict[str, str]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from vla.utils.tables import print_table
 
-    table = Table(show_header=False)
-    for name, text in rows.items():
-        table.add_row(name, escape(text))
-    console = Console()
-    console.print(f"[bold]{escape(title)}[/bold]")
-    console.print(table)
+    print_table([{"name": n, "text": text} for n, text in rows.items()], title, header=False)
+    print()

@@ -1,8 +1,9 @@
 """YAML to validated configuration to objects."""
 
 from vla.config.loader import build, load_config
+from vla.config.options import plain
 from vla.config.registry import Slot, configs_dir, presets, register, registered
-from vla.config.validation import check
+from vla.config.validation import check, check_ranges
 from vla.config.yaml_files import override, read_yaml
 from vla.errors import ConfigError
 
@@ -11,9 +12,11 @@ __all__ = [
     "Slot",
     "build",
     "check",
+    "check_ranges",
     "configs_dir",
     "load_config",
     "override",
+    "plain",
     "presets",
     "read_yaml",
     "register",

@@ -8,11 +8,10 @@ Keyword-only parameters are set by the program (widths, tokenizer, action space)
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from omegaconf.errors import OmegaConfBaseException
 
 from vla.config.options import config_class
 from vla.config.registry import registered
@@ -29,11 +28,11 @@ def load_config(path: str | Path, overrides: Iterable[str] = (), schema: type | 
     Raises:
         ConfigError: an unreadable file, an unknown key or an invalid value.
     """
-    try:
-        data = override(load(Path(path)), overrides)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return check(data, schema, "") if schema else data
+    data = override(load(Path(path)), overrides, str(path))
+    if schema is None:
+        return data
+    check(data, schema, "", slots=False)  # quick: it imports no component
+    return check(data, schema, "")
 
 
 def build(slot: str, value: Any, path: str = "", **wired: Any) -> Any:
@@ -60,4 +59,28 @@ def build(slot: str, value: Any, path: str = "", **wired: Any) -> Any:
         )
     wired = {k: v for k, v in wired.items() if k in named}
     config = config_class(cls)
-    return cls(**checked, **wired) if config is None else cls(config(**checked), **wired)
+    with _user_path(slot, path or slot, cls):
+        return cls(**checked, **wired) if config is None else cls(config(**checked), **wired)
+
+
+@contextmanager
+def _user_path(slot: str, path: str, cls: type) -> Iterator[None]:
+    """Give errors of a constructor the path of the component in the user's configuration.
+
+    A component knows its slot only: its message begins with ``vision.model``, and the user wrote
+    ``policy.vision.model``. An error of a library does not name the component at all.
+    """
+    try:
+        yield
+    except ValueError as error:
+        own = str(error).removeprefix(slot)
+        if own == str(error) or not own.startswith((".", ":", "[")) or path == slot:
+            raise
+        raise ConfigError(f"{path}{own}") from error
+    except (OSError, ImportError, MemoryError):
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"{path}: {cls.__name__} cannot be built with these options "
+            f"({type(error).__name__}: {error})"
+        ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any
 
 REQUIRED = inspect.Parameter.empty
@@ -44,3 +44,12 @@ def _parameters(cls: Any) -> dict[str, tuple[Any, Any]]:
         for p in inspect.signature(cls.__init__).parameters.values()
         if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "self"
     }
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists and dataclasses as mappings, recursively, for YAML."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, list | tuple) else value

@@ -49,16 +49,33 @@ class InvalidValue(ConfigError):
         self.path, self.problem = path, problem
 
 
-def check(value: Any, annotation: Any, path: str) -> Any:
+def check(value: Any, annotation: Any, path: str, slots: bool = True) -> Any:
     """The value, validated; dataclasses and tuples are built from mappings and lists.
+
+    ``slots``: validate components too. Their modules are slow to import.
 
     Raises:
         ConfigError: the message begins with the path of the first invalid key.
     """
     try:
-        return _adapter(annotation).validate_python(value)
+        return _adapter(annotation, slots).validate_python(value)
     except ValidationError as error:
         raise _translate(error, value, path) from error
+
+
+def check_ranges(config: Any, **limits: tuple[float, float]) -> None:
+    """Check numbers of a configuration dataclass, for its ``__post_init__``.
+
+    ``limits``: option -> (smallest, largest) allowed value.
+
+    Raises:
+        ConfigError: a number is outside, or not a number.
+    """
+    for name, (low, high) in limits.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            expected = f"at least {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
+            raise InvalidValue(name, f"expected {expected}, got {value!r}")
 
 
 def check_slot(value: Any, slot: str, path: str) -> dict[str, Any]:
@@ -106,39 +123,41 @@ class _Arguments:
 
 
 @functools.cache
-def _adapter(annotation: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(_pydantic(annotation))
+def _adapter(annotation: Any, slots: bool) -> TypeAdapter[Any]:
+    return TypeAdapter(_pydantic(annotation, slots))
 
 
-def _pydantic(annotation: Any) -> Any:
+def _pydantic(annotation: Any, slots: bool) -> Any:
     """The annotation in the form that pydantic validates as the module's docstring says."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if isinstance(annotation, _Arguments):
-        return _mapping(annotation.cls)
+        return _mapping(annotation.cls, slots)
     if is_dataclass(annotation) and isinstance(annotation, type):
-        return Annotated[_mapping(annotation), WrapValidator(_constructing(annotation))]
+        return Annotated[_mapping(annotation, slots), WrapValidator(_constructing(annotation))]
     if origin is Annotated:
-        slots = [a.name for a in args[1:] if isinstance(a, Slot)]
+        slot = next((a.name for a in args[1:] if isinstance(a, Slot)), None)
+        if slot is None:
+            return _pydantic(args[0], slots)
         if not slots:
-            return _pydantic(args[0])
-        return Annotated[Any, PlainValidator(lambda value: check_slot(value, slots[0], ""))]
+            return Any
+        return Annotated[Any, PlainValidator(lambda value: check_slot(value, slot, ""))]
     if origin in (Union, types.UnionType):
-        return Union[tuple(_pydantic(a) for a in args)]  # noqa: UP007
+        return Union[tuple(_pydantic(a, slots) for a in args)]  # noqa: UP007
     if origin is Literal:
         return Annotated[Any, PlainValidator(_one_of(args))]
     if origin is tuple and args[-1] is not Ellipsis:
-        exact: Any = types.GenericAlias(tuple, tuple(_pydantic(a) for a in args))
+        exact: Any = types.GenericAlias(tuple, tuple(_pydantic(a, slots) for a in args))
         return Annotated[exact, Strict(False), BeforeValidator(_of_length(len(args)))]
     if origin is tuple:
-        return Annotated[tuple[_pydantic(args[0]), ...], Strict(False)]  # type: ignore[misc]
+        return Annotated[tuple[_pydantic(args[0], slots), ...], Strict(False)]  # type: ignore[misc]
     if origin is list:
-        return Annotated[list[_pydantic(args[0])], Strict(False)]  # type: ignore[misc]
+        return Annotated[list[_pydantic(args[0], slots)], Strict(False)]  # type: ignore[misc]
     if origin is dict:
-        return dict[Any, _pydantic(args[1])]  # type: ignore[misc]
+        return dict[Any, _pydantic(args[1], slots)]  # type: ignore[misc]
     return Annotated[annotation, Strict()] if annotation in _PLAIN else annotation
 
 
-def _mapping(cls: type) -> Any:
+def _mapping(cls: type, slots: bool) -> Any:
     """A typed dictionary of the options; only the keys that the user gives are in its result."""
     known = options(cls)
 
@@ -153,7 +172,7 @@ def _mapping(cls: type) -> Any:
     entries = {}
     for key, (annotation, default) in known.items():
         presence: Any = Required if default is REQUIRED else NotRequired
-        entries[key] = presence[_pydantic(annotation)]
+        entries[key] = presence[_pydantic(annotation, slots)]
     make: Any = TypedDict
     return Annotated[make(cls.__name__, entries), BeforeValidator(check_keys)]
 

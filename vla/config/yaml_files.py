@@ -28,21 +28,44 @@ def load(path: Path, above: tuple[Path, ...] = ()) -> Any:
 
     ``above``: the files that have this one as their base.
     """
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder; give a YAML file")
     if not path.is_file():
         choices = (p.stem for p in path.parent.glob("*.yaml"))
         raise ConfigError(f"{path}: no such configuration{nearest(path.stem, choices)}")
     if path.resolve() in above:
         raise ConfigError(f"{path}: base: circular reference; remove one of the base: lines")
-    try:
-        own: Any = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
-    if not OmegaConf.is_dict(own):
-        raise ConfigError(f"{path}: expected a mapping at the top level")
+    own = _parsed(path)
     base = own.pop("base", None)
     if base is None:
         return own
     return merge(load(path.parent / str(base), (*above, path.resolve())), own)
+
+
+def _parsed(path: Path) -> Any:
+    """The mapping in a YAML file; ConfigError with the line of the first problem."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: not a text file in UTF-8 (byte {error.start}); "
+            "give a YAML file, or save it again with this encoding"
+        ) from error
+    try:
+        own = OmegaConf.create(text) if text.strip() else None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        line = text.splitlines()[mark.line] if mark and mark.line < text.count("\n") else ""
+        advice = "; indent with spaces, not tabs" if line.startswith("\t") else ""
+        raise ConfigError(f"{path}{where}: not valid YAML: {error.problem}{advice}") from error
+    except (yaml.YAMLError, OmegaConfBaseException, RecursionError, ValueError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not own:
+        raise ConfigError(f"{path}: empty; expected keys such as those in configs/README.md")
+    if not OmegaConf.is_dict(own):
+        raise ConfigError(f"{path}: expected a mapping (key: value) at the top level")
+    return own
 
 
 def merge(under: Any, over: Any) -> Any:
@@ -64,16 +87,26 @@ def merge(under: Any, over: Any) -> Any:
     return under
 
 
-def override(config: Any, items: Iterable[str]) -> Any:
+def override(config: Any, items: Iterable[str], path: str = "") -> Any:
     """``key=value`` changes on a mapping; returns plain data.
 
+    ``path``: the configuration's file, for error messages.
+
     Raises:
-        ConfigError: an item that is not of this form.
+        ConfigError: an item that is not of this form, or an interpolation without a value.
     """
     config = OmegaConf.create(config)
     for item in items:
         key, equals, _ = item.partition("=")
-        if not equals or not key:
+        if not equals or not key or not all(key.split(".")):
             raise ConfigError(f"override {item!r}: expected key=value, for example train.steps=100")
-        config = merge(config, OmegaConf.from_dotlist([item]))
-    return OmegaConf.to_container(config, resolve=True)
+        try:
+            config = merge(config, OmegaConf.from_dotlist([item]))
+        except (yaml.YAMLError, OmegaConfBaseException) as error:
+            reason = str(error).partition("\n")[0]
+            raise ConfigError(f"override {item!r}: not a valid key or value: {reason}") from error
+    try:
+        return OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        reason, key = str(error).partition("\n")[0], error.full_key or ""
+        raise ConfigError(f"{f'{path}: ' if path else ''}{key}: {reason}") from error

@@ -6,7 +6,6 @@ import random
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 _MAXIMA = {"crop": 1.0, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5}
 
@@ -37,6 +36,7 @@ def augmented(images_THWC: np.ndarray, config: AugmentConfig, rng: random.Random
     The result depends on the arguments and the state of ``rng`` alone.
     """
     # Imported here because it is slow to import and only needed with augmentation.
+    import torch
     from torchvision.transforms.v2 import InterpolationMode, functional
 
     images = torch.from_numpy(images_THWC).permute(0, 3, 1, 2).contiguous()

@@ -49,12 +49,15 @@ def _images(frames: list[np.ndarray]) -> torch.Tensor:
 
 def _robot_rows(robot: str, items: list[tuple[str, dict[str, Any]]]) -> RobotBatch:
     rows = [i for _, i in items]
-    views, past = len(rows[0]["images"]), len(rows[0]["images"][0])
-    frames = _images([f for i in rows for view in i["images"] for f in view])
+    views, past = len(rows[0]["images"]), rows[0]["history"]
+    # Without cameras the images have no views: (B, 0, T, 3, 0, 0).
+    frames = torch.zeros((0, 3, 0, 0), dtype=torch.uint8)
+    if views:
+        frames = _images([f for i in rows for view in i["images"] for f in view])
     states = [i["state"] for i in rows]
     return RobotBatch(
         robot=robot,
-        images_BVTCHW=frames.unflatten(0, (len(rows), views, past)),
+        images_BVTCHW=frames.reshape(len(rows), views, past, *frames.shape[1:]),
         instructions=[t for i in rows for t in i["texts"]],
         plans=[p for i in rows for p in i["plans"]],
         actions_KHA=torch.from_numpy(np.concatenate([i["actions"] for i in rows])).float(),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import signal
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -13,8 +15,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from vla.data.config import DataConfig
+from vla.data.packed import advice
 from vla.data.pipeline import BatchStream
+from vla.data.splits import load_split
 from vla.data.windows import open_datasets
+from vla.errors import DataError
 from vla.types import Batch
 
 
@@ -23,10 +28,11 @@ def sample_chunks(
 ) -> dict[str, torch.Tensor]:
     """Robot -> (n, H, A) action chunks in robot units, for components that are fitted to actions.
 
-    They are the first ``count`` training windows of the robot's first data set.
+    They are ``count`` windows of random training episodes of the robot's first data set.
 
     Args:
-        padded: past an episode's end the last action is repeated; otherwise these are NaN.
+        padded: past the end of an episode or its instruction the last action is repeated;
+            otherwise these are NaN.
     """
     found: dict[str, torch.Tensor] = {}
     horizon = config.window.horizon
@@ -40,14 +46,38 @@ def sample_chunks(
         if dataset.manifest.kind != "episode":
             continue
         chunks = []
-        urls = iter([{"url": s} for s in dataset.shards("train")])
-        for item in islice(dataset.windows(urls), count):
+        rows = dataset.packed.rows("train")
+        rows = random.Random(0).sample(rows, len(rows))  # not those of the first task only
+        for item in islice(dataset.windows(rows), count):
             actions, ahead = item["steps"]["actions"], item["t"] + np.arange(horizon)
-            chunk = actions[np.minimum(ahead, len(actions) - 1)] - item["origin"]
-            inside = ahead[:, None] < len(actions)
+            chunk = actions[np.minimum(ahead, item["end"] - 1)] - item["origin"]
+            inside = ahead[:, None] < item["end"]
             chunks.append(chunk if padded else np.where(inside, chunk, np.nan))
         found[robot] = torch.from_numpy(np.array(chunks)).float()
     return found
+
+
+def check_splits(config: DataConfig, validation: bool) -> None:
+    """Refuse data that a run cannot train on, or cannot validate on, before its first step.
+
+    Args:
+        config: the data of the run; data sets with weight 0 are not checked.
+        validation: the run decides by its validation, for example when to stop.
+
+    Raises:
+        DataError: a data set is damaged, or its train split (or validation split) is empty.
+    """
+    for name, dataset in open_datasets(config).items():
+        if config.sampling_weights.get(name, 0) <= 0:
+            continue
+        folder = dataset.folder
+        if not dataset.packed.rows("train"):
+            raise DataError(f"{folder}: no training samples; {advice(folder)}")
+        if validation and not dataset.packed.rows("val"):
+            raise DataError(
+                f"{folder}: no validation samples, but train.patience needs them; "
+                f"{advice(folder)}, or train with train.patience=0"
+            )
 
 
 def _finish_step_first(worker: int) -> None:
@@ -68,8 +98,8 @@ def _finish_step_first(worker: int) -> None:
 class Streams(lightning.LightningDataModule):
     """Training and validation streams.
 
-    The checkpoint has ``batches``, the number of training batches used. A resumed stream starts
-    after them.
+    The checkpoint has ``batches``, the number of training batches used, and checksums of the
+    splits. A resumed stream starts after these batches.
     """
 
     def __init__(self, config: DataConfig, batch_size: int, seed: int, val_windows: int) -> None:
@@ -93,11 +123,26 @@ class Streams(lightning.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"batches": self.batches}
+        return {"batches": self.batches, "splits": self._splits()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint, before the loaders are made."""
+        """From the checkpoint, before the loaders are made.
+
+        Raises:
+            DataError: a data set was split again since the run started.
+        """
+        for name, digest in self._splits().items():
+            if state_dict["splits"].get(name) != digest:
+                raise DataError(
+                    f"{self.config.datasets[name]}: split again since this run started, so its "
+                    "validation episodes may have been trained on; restore the split or choose "
+                    "another output_dir"
+                )
         self.batches = int(state_dict["batches"])
+
+    def _splits(self) -> dict[str, str]:
+        folders = {n: Path(f) for n, f in sorted(self.config.datasets.items())}
+        return {name: load_split(folder).digest for name, folder in folders.items()}
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """The endless training stream."""

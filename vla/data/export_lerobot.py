@@ -22,10 +22,11 @@ from vla.data.lerobot_meta import (
     write_table,
     write_tasks,
 )
-from vla.data.manifest import Manifest, load_manifest
+from vla.data.manifest import Manifest
+from vla.data.packed import open_packed
 from vla.data.readers.base import need
-from vla.data.samples import read_frame, read_json, read_steps
-from vla.data.shards import iter_tar_samples
+from vla.data.samples import read_frame, read_instructions, read_json, read_steps
+from vla.data.shards import read_samples
 from vla.errors import DataError
 from vla.utils.io import write_json
 
@@ -62,6 +63,7 @@ class LeRobotWriter:
     """Writes episodes one by one; ``close`` writes ``meta/`` and renames the folder to ``out``.
 
     Args:
+        with_plans: the episodes have plans, which become LeRobot's subtasks.
         episodes_per_file: episodes that share a table, and a video per camera.
         quality: H.264's constant rate factor; lower is better, 18 is visually lossless.
 
@@ -70,16 +72,25 @@ class LeRobotWriter:
     """
 
     def __init__(
-        self, out: Path, manifest: Manifest, episodes_per_file: int = 50, quality: int = 18
+        self,
+        out: Path,
+        manifest: Manifest,
+        with_plans: bool = False,
+        episodes_per_file: int = 50,
+        quality: int = 18,
     ) -> None:
         if out.exists():
             raise DataError(f"{out}: exists already; choose another folder or delete this one")
         assert manifest.action_space is not None
+        self.with_plans = with_plans
         self.out, self.folder = out, out.with_name(out.name + ".tmp")
         shutil.rmtree(self.folder, ignore_errors=True)
         self.space, self.per_file = manifest.action_space, episodes_per_file
         self.fps, self.quality, self.robot = float(self.space.rate_hz), quality, ""
         self.tasks: dict[str, int] = {}  # instruction -> index
+        self.subtasks: dict[str, int] = {}  # plan -> index
+        self.state_names = list(manifest.state_names) or None
+        self.splits = {"train": 0}  # split -> episodes
         self.episodes: list[dict[str, Any]] = []  # rows of the table of episodes
         self.total = 0  # rows of all episodes
         self.rows: dict[str, list[Any]] = {}  # rows of the current file, by column
@@ -88,12 +99,12 @@ class LeRobotWriter:
         self.sides: dict[str, tuple[int, int]] = {}  # camera -> (height, width)
         self.values: dict[str, list[np.ndarray]] = {}  # feature -> values, for the statistics
 
-    def add(
-        self, meta: dict[str, Any], steps: dict[str, np.ndarray], sample: dict[str, Any]
-    ) -> None:
-        """Write one packed episode."""
+    def add(self, sample: dict[str, Any], split: str) -> None:
+        """Write one packed episode of ``split``; the episodes of a split follow each other."""
+        meta, steps = read_json(sample), read_steps(sample)
         length, place, episode = len(steps["actions"]), self._place(), len(self.episodes)
-        task = self.tasks.setdefault(meta["instruction"], len(self.tasks))
+        texts = read_instructions(meta, length)
+        self.splits[split] = self.splits.get(split, 0) + 1
         self.robot = self.robot or meta["robot"]
         columns: dict[str, np.ndarray] = {"action": steps["actions"].astype(np.float32)}
         if "state" in steps:
@@ -103,16 +114,21 @@ class LeRobotWriter:
             "frame_index": np.arange(length),
             "episode_index": np.full(length, episode),
             "index": np.arange(self.total, self.total + length),
-            "task_index": np.full(length, task),
+            "task_index": np.array([_number(self.tasks, text) for text in texts]),
         }
+        if self.with_plans:
+            plans = meta["plans"] or [""] * length
+            numbers = np.array([_number(self.subtasks, text) for text in plans])
+            columns["subtask_index"] = numbers
         for key, values in columns.items():
             self.rows.setdefault(key, []).extend(values)
             flat = values.astype(np.float64).reshape(length, -1)
             self.values.setdefault(key, []).append(flat)
         row: dict[str, Any] = {
             "episode_index": episode,
-            "tasks": [meta["instruction"]],
+            "tasks": list(dict.fromkeys(texts)),
             "length": length,
+            "source_key": meta["key"],
             "data/chunk_index": place["chunk_index"],
             "data/file_index": place["file_index"],
             "dataset_from_index": self.total,
@@ -166,12 +182,14 @@ class LeRobotWriter:
         meta = self.folder / "meta"
         write_episodes(meta, self.episodes)
         write_tasks(meta, self.tasks)
+        if self.with_plans:
+            write_tasks(meta, self.subtasks, "subtask")
         statistics = {
             k: feature_statistics(np.concatenate(v), k in self.sides)
             for k, v in self.values.items()
         }
         write_json(meta / "stats.json", statistics)
-        counts = (len(self.episodes), self.total, len(self.tasks))
+        counts = (self.splits, self.total, len(self.tasks))
         info = dataset_info(self.robot, self.fps, *counts, self._features())
         write_json(meta / "info.json", info)
         return self.folder.replace(self.out)
@@ -185,30 +203,43 @@ class LeRobotWriter:
         }
         if "observation.state" in self.values:
             width = self.values["observation.state"][0].shape[1]
-            features["observation.state"] = {"dtype": "float32", "shape": [width], "names": None}
-        for key in _BOOKKEEPING:
+            features["observation.state"] = {
+                "dtype": "float32",
+                "shape": [width],
+                "names": self.state_names,
+            }
+        for key in (*_BOOKKEEPING, *(["subtask_index"] if self.with_plans else [])):
             dtype = "float32" if key == "timestamp" else "int64"
             features[key] = {"dtype": dtype, "shape": [1], "names": None}
         return features
 
 
+def _number(numbers: dict[str, int], text: str) -> int:
+    """The number of a text; a new text gets the next one."""
+    return numbers.setdefault(text, len(numbers))
+
+
 def to_lerobot(source: Path, out: Path, progress: bool = True) -> Path:
     """Convert packed shards to a LeRobot 3.0 folder, train episodes first; returns ``out``.
+
+    Kept are the instruction of every row (``task_index``), plans (``subtask_index``), the split
+    (``splits`` in ``info.json``) and the episodes' keys (``source_key`` in the table of episodes).
 
     Raises:
         DataError: the shards have no robot episodes, or ``out`` exists.
     """
-    manifest = load_manifest(source)
+    packed = open_packed(source)
+    manifest = packed.manifest
     if manifest.action_space is None:
         raise DataError(f"{source}: web images; LeRobot data sets have robot episodes only")
-    writer = LeRobotWriter(out, manifest)
-    names = [*manifest.splits["train"], *manifest.splits["val"]]
-    shards = iter([{"url": str(source / name)} for name in names])
+    rows = [*packed.rows("train"), *packed.rows("val")]
+    with_plans = any(read_json(sample)["plans"] for sample in read_samples(source, rows))
+    writer = LeRobotWriter(out, manifest, with_plans)
     columns: tuple[Any, ...] = Progress.get_default_columns()
     text = "{task.completed}/{task.total} episodes"
     with Progress(*columns, text, disable=not progress) as bar:
         task = bar.add_task("to LeRobot 3.0", total=manifest.samples)
-        for sample in iter_tar_samples(source, shards):
-            writer.add(read_json(sample), read_steps(sample), sample)
+        for row, sample in zip(rows, read_samples(source, rows), strict=True):
+            writer.add(sample, packed.split_of(row))
             bar.advance(task)
     return writer.close()

@@ -42,15 +42,16 @@ def write_episodes(meta: Path, rows: list[dict[str, Any]]) -> None:
     )
 
 
-def write_tasks(meta: Path, tasks: dict[str, int]) -> None:
-    """The table of the instructions.
+def write_tasks(meta: Path, tasks: dict[str, int], what: str = "task") -> None:
+    """The table of the instructions, or of the subtasks (``what`` is "subtask").
 
     LeRobot expects a pandas index of the texts. The metadata below declares it, so that pandas
     itself is not needed.
     """
     pa, parquet = need("pyarrow"), need("pyarrow.parquet")
     index = _pandas_column(None, "__index_level_0__", "unicode", "object")
-    number = _pandas_column("task_index", "task_index", "int64", "int64")
+    column = f"{what}_index"
+    number = _pandas_column(column, column, "int64", "int64")
     about = {
         "index_columns": ["__index_level_0__"],
         "column_indexes": [],
@@ -58,9 +59,9 @@ def write_tasks(meta: Path, tasks: dict[str, int]) -> None:
         "attributes": {},
         "pandas_version": "2.2.0",
     }
-    table = pa.table({"task_index": list(tasks.values()), "__index_level_0__": list(tasks)})
+    table = pa.table({column: list(tasks.values()), "__index_level_0__": list(tasks)})
     described = table.replace_schema_metadata({b"pandas": json.dumps(about).encode()})
-    parquet.write_table(described, meta / "tasks.parquet")
+    parquet.write_table(described, meta / f"{what}s.parquet")
 
 
 def _pandas_column(name: str | None, field: str, kind: str, dtype: str) -> dict[str, Any]:
@@ -107,21 +108,29 @@ def video_feature(height: int, width: int, fps: float) -> dict[str, Any]:
 
 
 def dataset_info(
-    robot: str, fps: float, episodes: int, frames: int, tasks: int, features: dict[str, Any]
+    robot: str,
+    fps: float,
+    splits: dict[str, int],
+    frames: int,
+    tasks: int,
+    features: dict[str, Any],
 ) -> dict[str, Any]:
-    """The content of ``info.json``."""
+    """The content of ``info.json``; ``splits`` are the episodes of each split, in order."""
+    ends = np.cumsum([0, *splits.values()]).tolist()
+    ranges = {name: f"{a}:{b}" for name, a, b in zip(splits, ends, ends[1:], strict=False)}
+    videos = any(feature["dtype"] == "video" for feature in features.values())
     return {
         "codebase_version": "v3.0",
         "robot_type": robot or "unknown",
-        "total_episodes": episodes,
+        "total_episodes": ends[-1],
         "total_frames": frames,
         "total_tasks": tasks,
         "chunks_size": FILES_PER_CHUNK,
         "data_files_size_in_mb": 100,
         "video_files_size_in_mb": 200,
         "fps": int(fps) if fps == int(fps) else fps,
-        "splits": {"train": f"0:{episodes}"},
+        "splits": ranges,
         "data_path": DATA_FILE,
-        "video_path": VIDEO_FILE,
+        "video_path": VIDEO_FILE if videos else None,
         "features": features,
     }

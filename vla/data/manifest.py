@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from vla.data.statistics import column_statistics
 from vla.errors import DataError
-from vla.types import ActionSpace
-from vla.utils.io import sha256, write_json
+from vla.types import ActionSpace, ImageFit
+from vla.utils.sealed import read_sealed, write_sealed
 
-VERSION = 2
+VERSION = 4
 NAME = "manifest.json"
 
 
@@ -35,7 +35,7 @@ class Manifest:
     kind: Literal["episode", "web"]
     identity: dict[str, Any]  # source and settings; only decides whether a pack can be resumed
     shards: tuple[Shard, ...]
-    splits: dict[str, list[str]]  # "train" and "val" -> shard names
+    files: dict[str, tuple[int, str]]  # file name -> bytes, SHA-256: index, rows of all episodes
     samples: int  # episodes or web samples
     steps: int  # rows of all episodes
     quarantined: int  # bad samples that were left out, see quarantine.json
@@ -48,6 +48,8 @@ class Manifest:
     words: dict[str, int]  # word -> count in all texts
     tags: dict[str, int]  # tag -> count in ``Episode.info["tags"]``
     benchmark: dict[str, Any]  # configuration of the benchmark it was recorded in, or empty
+    image_fit: ImageFit = "stretch"  # how the images were brought to ``image_size``
+    notes: tuple[str, ...] = ()  # what is left out or assumed, one message each
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Manifest:
@@ -57,8 +59,13 @@ class Manifest:
             "shards": tuple(Shard(**s) for s in data["shards"]),
             "action_space": None if space is None else ActionSpace.from_dict(space),
         }
-        for name in ("cameras", "image_size", "state_names", "delta"):
+        for name in ("cameras", "image_size", "state_names", "delta", "notes"):
             values[name] = tuple(values[name])
+        plain = ("identity", "statistics", "words", "tags", "benchmark")
+        wrong = [name for name in plain if not isinstance(data[name], dict)]
+        if wrong or data["kind"] not in ("episode", "web"):
+            raise ValueError(f"unusable field {wrong[0] if wrong else 'kind'!r}")
+        values["files"] = {name: (int(n), str(s)) for name, (n, s) in data["files"].items()}
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,7 +76,11 @@ class Manifest:
 
     def save(self, directory: Path) -> None:
         """Write ``manifest.json``."""
-        write_json(directory / NAME, self.to_dict())
+        write_sealed(directory / NAME, self.to_dict())
+
+    def checksums(self) -> dict[str, tuple[int, str]]:
+        """File name -> (bytes, SHA-256) of the shards and the other packed files."""
+        return self.files | {s.name: (s.bytes, s.sha256) for s in self.shards}
 
 
 def load_manifest(directory: str | Path) -> Manifest:
@@ -88,15 +99,11 @@ def load_manifest(directory: str | Path) -> Manifest:
             f"{path}: missing, so packing did not finish; "
             "run the same `vla pack` again to resume it"
         )
+    data = read_sealed(path, VERSION, "pack the data again")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); pack the data again") from error
-    if data.get("version") != VERSION:
-        raise DataError(
-            f"{path}: version {data.get('version')!r}, expected {VERSION}; pack the data again"
-        )
-    manifest = Manifest.from_dict(data)
+        manifest = Manifest.from_dict(data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: wrong content ({error!r}); pack the data again") from error
     if manifest.samples == 0:
         raise DataError(f"{path}: zero samples; check the source and pack again")
     for shard in manifest.shards:
@@ -127,19 +134,3 @@ def pooled_statistics(directories: Sequence[str | Path]) -> dict[str, Any]:
             )
         pooled[field] = column_statistics(files)
     return pooled
-
-
-def verify(directory: str | Path) -> list[str]:
-    """Compare every shard with its checksum; returns one line per damaged shard."""
-    directory = Path(directory)
-    problems = []
-    for shard in load_manifest(directory).shards:
-        path = directory / shard.name
-        size = path.stat().st_size
-        if size != shard.bytes:
-            problems.append(
-                f"{path}: {size} bytes, the manifest says {shard.bytes}; copy the shard again"
-            )
-        elif sha256(path) != shard.sha256:
-            problems.append(f"{path}: checksum differs from the manifest; copy the shard again")
-    return problems

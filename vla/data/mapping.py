@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from vla.data.images import Encoding
 from vla.data.rotations import RotationConfig
+from vla.types import ImageFit
 
 
 @dataclass(frozen=True)
 class Mapping:
     """Which recorded fields are used, and how. The defaults fit data sets with the usual names."""
 
-    # Camera name -> recorded field (default: every camera whose first image is not of one colour).
+    # Camera name -> recorded field. Default: every camera except depth cameras and those of which
+    # all sampled images have one colour. {}: no images, for policies that use the state alone.
     cameras: dict[str, str] | None = None
     # Recorded fields of the state, in order; ``field[0:6]`` takes some of its dimensions.
     # Default: the field called state, qpos or proprio. []: no state.
@@ -39,11 +40,17 @@ class Mapping:
     # Action dimensions that are movements since the previous row; they are summed over dropped
     # rows.
     accumulate: list[str] = field(default_factory=list)
-    # A text field, or a template such as "{task}, slowly" (default: the format's instruction).
+    # A text field, or a template such as "{task}, slowly" (default: the format's instruction). It
+    # may change from row to row; rows without text are not trained.
     instruction: str | None = None
+    # Field with the scene or operator (a text or one number); validation episodes are drawn from
+    # every value.
+    group: str | None = None
     plan: str | None = None  # text field with the next subtask (chain of thought); default: none
+    # Distances that become grey levels 0 and 255 in depth cameras that ``cameras`` names, mm.
+    depth_range_mm: tuple[float, float] = (0.0, 3000.0)
     size: int = 224  # side of the packed square images, px
     # stretch: the whole image; crop: its central square; pad: the whole image on black.
-    fit: Literal["stretch", "crop", "pad"] = "stretch"
+    fit: ImageFit = "stretch"
     # jpeg; or ppm: lossless and faster to read, several times the disk space.
     image_format: Encoding = "jpeg"

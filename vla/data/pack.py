@@ -11,20 +11,24 @@ import multiprocessing
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any
 
-from rich.progress import Progress
-
-from vla.config import Slot, build, check, load_config, override
-from vla.data.manifest import NAME, Manifest, load_manifest
+from vla.config import Slot, build, check, check_ranges, load_config, override
+from vla.data.manifest import Manifest
+from vla.data.pack_folder import FILES, finished_pack, is_written, prepare
 from vla.data.ray_backend import on_ray
 from vla.data.shard_writer import merge, write_shard
 from vla.data.source import Source
+from vla.data.verification import remember
 from vla.errors import DataError
-from vla.utils.io import write_json
+from vla.utils.disk import writing
 from vla.utils.locking import exclusive_lock
+from vla.utils.progress import Progress
+from vla.utils.sealed import write_sealed
 
 
 def pack(
@@ -37,74 +41,74 @@ def pack(
     skip_bad: bool = False,
     max_bad: float = 0.1,
     ray: str | None = None,
+    force: bool = False,
 ) -> Manifest:
     """Write every sample of ``source`` under ``out`` and return the manifest.
 
-    A repeated call keeps the shards that are finished.
+    A repeated call keeps the shards that are finished. An unfinished pack of another source or
+    with other settings is replaced.
 
     Args:
         shard_size: samples per shard.
-        val_fraction: share of shards kept for validation, evenly spread; at least one shard if
-            there are two.
+        val_fraction: share of samples kept for validation, see ``vla.data.splits.make_split``.
         workers: processes; 0: only this one.
         skip_bad: leave bad samples out and list them in ``quarantine.json``.
         max_bad: share of bad samples above which packing fails in spite of ``skip_bad``.
         ray: address of a Ray cluster, see ``vla.data.ray_backend``; None: this machine.
+        force: replace a finished pack.
 
     Raises:
-        DataError: no samples, ``out`` has another source's shards, or too many samples are bad.
+        DataError: no samples, ``out`` has another finished pack, its source changed, too many
+            samples are bad, or the folder cannot be written.
+        BadSample: a sample is bad and ``skip_bad`` is False.
         FolderLocked: another process packs into ``out``.
     """
     out, total = Path(out).absolute() if ray else Path(out), len(source)
     if total == 0:
         raise DataError(f"{out}: the source has zero episodes or samples; nothing to pack")
-    identity = {
+    if shard_size < 1 or not 0 <= val_fraction <= 1:
+        raise DataError(
+            f"shard_size={shard_size} val_fraction={val_fraction:g}: expected a shard_size of at "
+            "least 1 and a val_fraction from 0 to 1"
+        )
+    if source.bad and not skip_bad:
+        raise DataError(next(iter(source.bad.values())))
+    plan: dict[str, Any] = {
         "source": source.describe(),
         "shard_size": shard_size,
         "val_fraction": val_fraction,
         "samples": total,
     }
-    identity = json.loads(json.dumps(identity | ({"skip_bad": True} if skip_bad else {})))
-    if (out / NAME).is_file():
-        manifest = load_manifest(out)
-        if manifest.identity != identity:
-            raise DataError(
-                f"{out}: has a data set that was packed from another source or with other "
-                "settings; choose another folder or delete this one"
-            )
-        return manifest
-    parts = out / ".parts"
-    parts.mkdir(parents=True, exist_ok=True)
-    starts = list(range(0, total, shard_size))
-    names = [f"shard-{n:06d}" for n in range(len(starts))]
-    jobs = [
-        (source, first, min(first + shard_size, total), out / f"{name}.tar", skip_bad)
-        for name, first in zip(names, starts, strict=True)
-    ]
-    with exclusive_lock(parts):
-        plan = parts / "identity.json"
-        if plan.is_file() and json.loads(plan.read_text(encoding="utf-8")) != identity:
-            raise DataError(
-                f"{out}: has an unfinished pack of another source or with other settings; "
-                "choose another folder or delete this one"
-            )
-        write_json(plan, identity)
-        todo = [j for j in jobs if not ((parts / f"{j[3].stem}.json").is_file() and j[3].is_file())]
-        columns: tuple[Any, ...] = (
-            *Progress.get_default_columns(),
-            "{task.completed}/{task.total}",
-        )
-        with Progress(*columns, disable=not progress) as bar:
+    plan = json.loads(json.dumps(plan))
+    files = source.files()
+    finished = finished_pack(out, plan, files, force, skip_bad)
+    if finished is not None:
+        return finished
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        with exclusive_lock(out):
+            # Another process may have packed it in the meantime.
+            finished = finished_pack(out, plan, files, force, skip_bad)
+            if finished is not None:
+                return finished
+            parts = prepare(out, plan, files)
+            names = [f"shard-{n:06d}" for n in range(-(-total // shard_size))]
+            jobs = [
+                (source, k * shard_size, min((k + 1) * shard_size, total), out / f"{name}.tar")
+                for k, name in enumerate(names)
+            ]
+            todo = [(*j, skip_bad) for j in jobs if not is_written(j[3], parts, skip_bad)]
             left = sum(j[2] - j[1] for j in todo)
-            task = bar.add_task(f"pack {out.name}", total=total, completed=total - left)
-            done = on_ray(write_shard, todo, ray, workers) if ray else _run(todo, workers)
-            for job in done:
-                bar.advance(task, job[2] - job[1])
-        manifest = merge(source, out, names, identity, val_fraction, max_bad)
-        manifest.save(out)
-        shutil.rmtree(parts)
-    for leftover in out.glob("*.tmp"):
-        leftover.unlink()
+            unit = "samples" if source.action_space is None else "episodes"
+            with Progress(f"pack {out}", total, unit, total - left, progress) as bar:
+                for job in on_ray(write_shard, todo, ray, workers) if ray else _run(todo, workers):
+                    bar.advance(job[2] - job[1])
+            manifest = merge(source, out, names, plan, max_bad)
+            write_sealed(out / FILES, {"version": 1, "files": files})
+            manifest.save(out)
+            shutil.rmtree(parts)
+            written = {j[3].name for j in todo}
+            remember(out, manifest, [s.name for s in manifest.shards if s.name in written])
     return manifest
 
 
@@ -121,6 +125,11 @@ def _run(jobs: list[tuple[Any, ...]], workers: int) -> Iterator[tuple[Any, ...]]
             for future in as_completed(futures):
                 future.result()
                 yield futures[future]
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a packing process was killed, probably by lack of memory; give fewer --workers; "
+                "the same command continues"
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -133,7 +142,10 @@ class PackConfig:
     # The source of the episodes or web samples.
     source: Annotated[dict[str, Any], Slot("source")]
     shard_size: int = 200  # samples per shard, at least 1
-    val_fraction: float = 0.05  # share of shards kept for validation, 0 to 1
+    val_fraction: float = 0.05  # share of samples kept for validation, 0 to 1
+
+    def __post_init__(self) -> None:
+        check_ranges(self, shard_size=(1, inf), val_fraction=(0, 1))
 
 
 def pack_from(
@@ -145,6 +157,7 @@ def pack_from(
     skip_missing: bool = False,
     max_bad: float = 0.1,
     ray: str | None = None,
+    force: bool = False,
 ) -> Manifest:
     """``vla pack``: pack a robot data set, or the source that a YAML file describes.
 
@@ -161,6 +174,5 @@ def pack_from(
         data["source"]["skip_missing"] = True
     config = check(data, PackConfig, "")
     built = build("source", config.source)
-    return pack(
-        built, out, config.shard_size, config.val_fraction, True, workers, skip_bad, max_bad, ray
-    )
+    size, fraction = config.shard_size, config.val_fraction
+    return pack(built, out, size, fraction, True, workers, skip_bad, max_bad, ray, force)

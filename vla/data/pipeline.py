@@ -8,9 +8,10 @@ So a resumed stream repeats one run without decoding instead of the whole stream
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Any, TypeVar
 
 import webdataset as wds
 from torch.utils.data import IterableDataset, get_worker_info
@@ -18,11 +19,15 @@ from torch.utils.data import IterableDataset, get_worker_info
 from vla.data.augment import AugmentConfig
 from vla.data.collate import collate
 from vla.data.config import DataConfig
+from vla.data.index import SampleRow
+from vla.data.packed import advice
 from vla.data.windows import PackedDataset, decode_window, open_datasets
 from vla.errors import DataError
 from vla.types import Batch
 
 BATCHES_PER_RUN = 1000
+
+_T = TypeVar("_T")
 
 
 class BatchStream(IterableDataset[Batch]):
@@ -30,10 +35,10 @@ class BatchStream(IterableDataset[Batch]):
 
     Args:
         batch_size: image rows per batch.
-        train: True: endless stream of the train split; False: every window of the val split once.
+        train: True: endless stream of the train split; False: windows of the val split once.
         start: batches of the endless stream that are skipped, to resume exactly.
         rank, world: number of this process and count of all processes.
-        limit: windows of each data set in one pass; None: all.
+        limit: windows of each data set in one pass, evenly spread over it; None: all.
 
     Raises:
         DataError: a data set is unusable, or the sampling weights do not fit the data sets.
@@ -90,28 +95,23 @@ class BatchStream(IterableDataset[Batch]):
                 yield self._collate(picks, decode_rng)
 
     def _shuffled(self, dataset: PackedDataset, rng: random.Random) -> Iterator[dict[str, Any]]:
-        """Endless, shuffled, undecoded windows of one data set."""
-        shards = dataset.shards("train")
-        if not shards:
-            raise DataError(
-                f"{dataset.folder}: no shards in its train split; "
-                "pack more samples or smaller shards"
-            )
-        urls = ({"url": shards[rng.randrange(len(shards))]} for _ in iter(int, 1))
-        size = self.config.shuffle
-        return wds.filters._shuffle(dataset.windows(urls), bufsize=size, initial=size // 2, rng=rng)
+        """Endless, shuffled, undecoded windows of the training samples of one data set."""
+        rows, size = dataset.packed.rows("train"), self.config.shuffle
+        if not rows:
+            raise DataError(f"{dataset.folder}: no training samples; {advice(dataset.folder)}")
+        windows = dataset.windows(_endless(rows, rng))
+        return wds.filters._shuffle(windows, bufsize=size, initial=size // 2, rng=rng)
 
     def _one_pass(self, worker: int, workers: int) -> Iterator[Batch]:
-        """Every window of the val split once, divided among processes and workers."""
+        """Windows of the val split once, divided among processes and workers."""
         slot, slots = self.rank * workers + worker, self.world * workers
         rng = random.Random(self.seed)
         pending: list[tuple[str, dict[str, Any]]] = []
         for name in self.weights:
             dataset = self.datasets[name]
-            urls = iter([{"url": s} for s in dataset.shards("val")])
-            for index, item in enumerate(dataset.windows(urls)):
-                if self.limit is not None and index >= self.limit:
-                    break
+            rows = dataset.packed.rows("val")
+            chosen = spread(dataset.windows(rows), sum(max(1, r.steps) for r in rows), self.limit)
+            for index, item in enumerate(chosen):
                 if index % slots == slot:
                     pending.append((name, decode_window(item, dataset.window, rng)))
                 if len(pending) == self.batch_size:
@@ -126,6 +126,26 @@ class BatchStream(IterableDataset[Batch]):
             for n, item in picks
         ]
         return collate(decoded, self.robots)
+
+
+def _endless(rows: Sequence[SampleRow], rng: random.Random) -> Iterator[SampleRow]:
+    """Random shards, and all their samples in random order; every sample is equally frequent."""
+    shards: dict[str, list[SampleRow]] = defaultdict(list)
+    for row in rows:
+        shards[row.shard].append(row)
+    parts = list(shards.values())
+    ends = list(accumulate(map(len, parts)))
+    while True:
+        (part,) = rng.choices(parts, cum_weights=ends)
+        yield from rng.sample(part, len(part))
+
+
+def spread(items: Iterator[_T], total: int, limit: int | None) -> Iterator[_T]:
+    """``limit`` of about ``total`` items at even distances; None: all."""
+    share = total if limit is None else min(limit, total)
+    for index, item in enumerate(items):
+        if index * share // total != (index - 1) * share // total:
+            yield item
 
 
 def _positive_weights(config: DataConfig) -> dict[str, float]:

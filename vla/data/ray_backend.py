@@ -30,7 +30,7 @@ def on_ray(
     """
     try:
         import ray
-        from ray.exceptions import RayTaskError
+        from ray.exceptions import RayError, RayTaskError
     except ImportError as error:
         raise ConfigError("--ray: Ray is not installed; pip install 'vla[ray]'") from error
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no network access
@@ -62,6 +62,11 @@ def on_ray(
                 ray.get(ready)
             except RayTaskError as error:
                 raise error.cause from error
+            except RayError as error:  # a machine or process was lost three times
+                reason = str(error).strip().splitlines()[0]
+                raise ConfigError(
+                    f"--ray {address}: {reason}; the same command continues"
+                ) from error
             yield running.pop(ready)
     finally:
         ray.shutdown()

@@ -2,64 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 
+from vla.data.camera_choice import choose_cameras, with_inputs
+from vla.data.columns import Columns, short_name
 from vla.data.mapping import Mapping
-from vla.data.readers.base import Field, Reader, Recording
+from vla.data.readers.base import Field, OnDemand, Reader, Recording
 from vla.data.relative import last
 from vla.data.rotations import DIMS, convert_rotation, rotation_names
+from vla.data.row_texts import fill_template, first_text, written_once
 from vla.errors import DataError
-
-_SLICE = re.compile(r"^(?P<field>[^\[\]]+)(\[(?P<first>\d+):(?P<last>\d+)\])?$")
-
-
-def _short(name: str) -> str:
-    return re.split(r"[./]", name)[-1]
 
 
 def _fields_named(fields: dict[str, Field], kind: str, names: tuple[str, ...]) -> list[str]:
     """Fields of a kind whose last part is one of ``names``, those under an observation first."""
-    found = [n for n, f in fields.items() if f.kind == kind and _short(n) in names]
+    found = [n for n, f in fields.items() if f.kind == kind and short_name(n) in names]
     return sorted(found, key=lambda n: ("obs" not in n, n))
-
-
-class Columns:
-    """The recorded dimensions of one vector, and their names.
-
-    Raises:
-        DataError: an unknown field, or dimensions that it does not have.
-    """
-
-    def __init__(self, reader: Reader, wanted: list[str], what: str) -> None:
-        self.parts: list[tuple[str, slice]] = []
-        self.names: list[str] = []
-        for entry in wanted:
-            match = _SLICE.match(entry)
-            name = match["field"] if match else entry
-            known = {n: f for n, f in reader.fields.items() if f.kind == "numbers"}
-            if match is None or name not in known:
-                raise DataError(
-                    f"{reader.path}: mapping.{what}: no field {entry!r}; "
-                    f"its number fields are {', '.join(known)}"
-                )
-            dims = known[name].dims
-            first, end = int(match["first"] or 0), int(match["last"] or dims)
-            if not 0 <= first < end <= dims:
-                raise DataError(
-                    f"{reader.path}: mapping.{what}: {entry!r}: {name} has dims 0 to {dims}"
-                )
-            self.parts.append((name, slice(first, end)))
-            named = known[name].names or tuple(f"{_short(name)}_{n}" for n in range(dims))
-            self.names += named[first:end]
-        if len(set(self.names)) != len(self.names):
-            self.names = [f"{what}_{n}" for n in range(len(self.names))]
-
-    def take(self, recording: Recording) -> np.ndarray:
-        """(T, dims)."""
-        return np.concatenate([recording.numbers[name][:, dims] for name, dims in self.parts], 1)
 
 
 class ResolvedMapping:
@@ -68,6 +29,7 @@ class ResolvedMapping:
     Attributes:
         names: names of the action dimensions, after rotations are converted.
         cameras: camera name -> recorded field.
+        notes: messages about cameras that are left out or converted.
         fps, rate: recorded and kept rows per second.
 
     Raises:
@@ -77,7 +39,8 @@ class ResolvedMapping:
     def __init__(self, reader: Reader, mapping: Mapping) -> None:
         self.reader, self.mapping = reader, mapping
         fields, path = reader.fields, reader.path
-        action = mapping.action or _fields_named(fields, "numbers", ("action", "actions"))[:1]
+        action = mapping.action or list(reader.default_action)
+        action = action or _fields_named(fields, "numbers", ("action", "actions"))[:1]
         if not action:
             numbers = ", ".join(n for n, f in fields.items() if f.kind == "numbers")
             raise DataError(
@@ -87,7 +50,8 @@ class ResolvedMapping:
         self.action = Columns(reader, action, "action")
         state = mapping.state
         if state is None:
-            state = _fields_named(fields, "numbers", ("state", "qpos", "proprio"))[:1]
+            named = _fields_named(fields, "numbers", ("state", "qpos", "proprio"))[:1]
+            state = list(reader.default_state) or named
         self.state = Columns(reader, state, "state") if state else None
         self.fps, self.rate = self._rates()
         self.names = self._action_names()
@@ -95,27 +59,32 @@ class ResolvedMapping:
             self._check_known(getattr(mapping, key), self.names, f"mapping.{key}")
         own = self.state.names if self.state else []
         self._check_known(mapping.delta.values(), own, "mapping.delta (state dims)")
+        texts = [n for n, f in fields.items() if f.kind == "text" or n.startswith("annotation.")]
         if mapping.plan:
-            texts = [
-                n for n, f in fields.items() if f.kind == "text" or n.startswith("annotation.")
-            ]
             self._check_known([mapping.plan], texts, "mapping.plan")
-        cameras = [n for n, f in fields.items() if f.kind == "image"]
-        if mapping.cameras is not None:
-            self._check_known(mapping.cameras.values(), cameras, "mapping.cameras")
-        self.cameras = (
-            mapping.cameras if mapping.cameras is not None else self._used_cameras(cameras)
-        )
-        if not self.cameras:
-            raise DataError(f"{path}: no camera; image fields are {', '.join(cameras) or 'none'}")
+        if mapping.group:
+            single = [n for n, f in fields.items() if f.kind == "numbers" and f.dims == 1]
+            self._check_known([mapping.group], [*texts, *single], "mapping.group")
+        self.cameras = mapping.cameras or {}
+        reader.choose_rows(self.fps, self.used)
+        choice = with_inputs(reader, choose_cameras(reader, mapping), self.state_names)
+        self.cameras, self.notes = choice.cameras, choice.notes
+        reader.choose_rows(self.fps, self.used)
+
+    @property
+    def used(self) -> set[str]:
+        """The recorded fields that are packed."""
+        columns = [self.action, *([self.state] if self.state else [])]
+        numbers = {name for c in columns for name, _ in c.parts}
+        return numbers | set(self.cameras.values())
 
     def _rates(self) -> tuple[float, float]:
         path, mapping = self.reader.path, self.mapping
         fps = self.reader.fps or mapping.fps or 0.0
         if fps <= 0:
             raise DataError(
-                f"{path}: this format does not record the rows per second; "
-                "set them, for example source.mapping.fps=5"
+                f"{path}: this data does not record the rows per second; set them with "
+                f"source.mapping.fps=N{self._instruction_advice()}"
             )
         rate = mapping.rate_hz or fps
         if rate > fps + 1e-6:
@@ -124,21 +93,27 @@ class ResolvedMapping:
             )
         return fps, rate
 
+    def _instruction_advice(self) -> str:
+        """The second thing to set if the first episode has no instruction; else empty."""
+        if self.mapping.instruction is not None:
+            return ""
+        try:
+            self.reader.choose_rows(1.0, {name for name, _ in self.action.parts})
+            recording = self.reader[0]
+        except Exception:  # packing reports what is unreadable
+            return ""
+        if any(text.strip() for text in self.instructions(recording)):
+            return ""
+        return (
+            "; it has no instruction either: name a text field or give a text with "
+            "source.mapping.instruction='...'"
+        )
+
     def _check_known(self, wanted: Iterable[str], choices: list[str], what: str) -> None:
         for name in wanted:
             if name not in choices:
                 known = ", ".join(choices) or "none"
                 raise DataError(f"{self.reader.path}: {what}: no {name!r}; choices: {known}")
-
-    def _used_cameras(self, cameras: list[str]) -> dict[str, str]:
-        """Cameras whose first image has more than one colour; some data sets declare others."""
-        first = self.reader[0]
-        used = [c for c in cameras if np.ptp(next(iter(first.frames[c]([0])))) > 0]
-        aliases: dict[str, str] = getattr(self.reader, "aliases", {})
-        names = [aliases.get(c, _short(c)) for c in used]
-        if len(set(names)) != len(names):
-            names = [re.sub(r"\W+", "_", c) for c in used]
-        return dict(zip(names, used, strict=True))
 
     def _action_names(self) -> list[str]:
         path, names, mapping = self.reader.path, list(self.action.names), self.mapping
@@ -209,19 +184,32 @@ class ResolvedMapping:
             state = np.concatenate([state, previous], 1)
         return state.astype(np.float32) if state.shape[1] else None
 
-    def instruction(self, recording: Recording) -> str:
-        """The episode's instruction: the format's, a text field, or the filled template."""
-        wanted = self.mapping.instruction
+    def instructions(self, recording: Recording) -> list[str]:
+        """T texts, one per recorded row: the format's, those of a text field, or the template's.
+
+        A row without text has an empty one.
+        """
+        wanted, steps = self.mapping.instruction, recording.steps
+        task = recording.instructions or [recording.instruction] * steps
         if wanted is None:
-            return recording.instruction
-        first = {k: next((t for t in v if t.strip()), "") for k, v in recording.texts.items()}
-        if wanted in first:
-            return first[wanted]
+            return task
+        texts = recording.texts
+        if wanted in texts:
+            return written_once(texts[wanted])
+        read: dict[str, Callable[[], list[str]]] = {"task": lambda: task}
+        for name in texts:
+            read[short_name(name)] = partial(lambda n: written_once(texts[n]), name)
+        fields = OnDemand(read)
         try:
-            fields = {_short(k): v for k, v in first.items()}
-            return wanted.format(task=recording.instruction, **fields)
-        except (KeyError, IndexError) as error:
-            raise DataError(
-                f"{self.reader.path}: mapping.instruction={wanted!r}: no {error}; "
-                f"use {{task}} or one of {', '.join(first) or 'no text fields'}"
-            ) from error
+            return fill_template(wanted, fields, steps)
+        except DataError as error:
+            raise DataError(f"{self.reader.path}: {error}") from error
+
+    def group(self, recording: Recording) -> str:
+        """Scene or operator of an episode: the first value of the field; empty without one."""
+        name = self.mapping.group
+        if not name:
+            return ""
+        if name in recording.texts:
+            return first_text(recording.texts[name])
+        return f"{recording.numbers[name][0, 0]:g}"

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import webdataset as wds
 
+from vla.data import index
+from vla.data.index import SampleRow, write_index
 from vla.data.manifest import Manifest, Shard
-from vla.data.samples import check_episode, episode_to_sample, web_to_sample
+from vla.data.quarantine import load_sample, quarantine_row
+from vla.data.row_texts import label_counts, label_notes
 from vla.data.source import Source
+from vla.data.splits import make_split, save_split
 from vla.data.statistics import column_statistics, concatenate, with_data_bounds
-from vla.errors import DataError
+from vla.errors import BadSample, DataError
 from vla.types import Episode, WebSample
 from vla.utils.io import sha256, write_json
 
+PARTS = ".parts"  # folder of the notes of an unfinished pack
 _WORD = re.compile(r"\S+")
 
 
@@ -29,7 +36,7 @@ def _texts(item: Episode | WebSample) -> Iterator[str]:
             yield qa.question
             yield qa.answer
     else:
-        yield item.instruction
+        yield from dict.fromkeys(item.instructions) or [item.instruction]
         yield from item.alternatives
 
 
@@ -37,57 +44,73 @@ def write_shard(source: Source, first: int, last: int, path: Path, skip_bad: boo
     """Write samples ``first`` to ``last - 1`` as one tar, and a note beside it.
 
     The tar is complete before it gets its name. The note ``.parts/<shard>.json`` has its size,
-    checksum, words, tags, cameras and bad samples; arrays for the statistics are ``.npy`` files.
+    checksum, index rows, words, tags, cameras and bad samples; arrays for the statistics are
+    ``.npy`` files.
+
+    Raises:
+        BadSample: a sample is bad and ``skip_bad`` is False.
+        OSError: the disk is full or read-only; no unfinished tar is left.
     """
+    temporary = path.with_suffix(".tmp")
+    try:
+        with temporary.open("wb") as file:
+            note, arrays = _write_samples(file, source, range(first, last), path.name, skip_bad)
+            file.flush()
+            os.fsync(file.fileno())
+        size, digest = temporary.stat().st_size, sha256(temporary)
+        part = path.parent / PARTS / path.stem
+        for field, values in arrays.items():
+            np.save(f"{part}.{field}.npy", np.concatenate(values), allow_pickle=False)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    write_json(part.with_suffix(".json"), note | {"bytes": size, "sha256": digest})
+
+
+def _write_samples(
+    file: Any, source: Source, numbers: range, shard: str, skip_bad: bool
+) -> tuple[dict[str, Any], dict[str, list[np.ndarray]]]:
+    """Write the samples; returns the note of the shard and the arrays for the statistics."""
     words: Counter[str] = Counter()
     tags: Counter[str] = Counter()
-    actions, states, cameras, steps, samples = [], [], set(), 0, 0
+    labels: Counter[str] = Counter()
+    arrays: dict[str, list[np.ndarray]] = {}
+    cameras: set[str] = set()
+    rows: list[SampleRow] = []
     bad: list[dict[str, Any]] = []
-    temporary = path.with_suffix(".tmp")
-    with wds.TarWriter(str(temporary), encoder=False, mtime=0, user="vla", group="vla") as writer:
-        for index in range(first, last):
+    with wds.TarWriter(file, encoder=False, mtime=0, user="vla", group="vla") as writer:
+        for number in numbers:
             try:
-                item = source[index]
-                if isinstance(item, Episode):
-                    assert source.action_space is not None
-                    check_episode(item, source.action_space.dim)
-            except ValueError as error:  # includes BadSample and DataError
+                item, sample = load_sample(source, number)
+            except BadSample as error:
                 if not skip_bad:
                     raise
-                bad.append({"index": index, "error": str(error)})
+                bad.append(quarantine_row(number, error))
                 continue
-            samples += 1
             for text in _texts(item):
                 words.update(_WORD.findall(text))
-            if isinstance(item, Episode):
-                actions.append(item.actions)
-                states += [item.state] if item.state is not None else []
-                cameras |= set(item.images)
-                tags.update(item.info.get("tags", []))
-                steps += len(item.actions)
-                writer.write(episode_to_sample(item))
-            else:
-                writer.write(web_to_sample(item))
-    size, digest = temporary.stat().st_size, sha256(temporary)
-    part = path.parent / ".parts" / path.stem
-    for field, values in {"actions": actions, "state": states}.items():
-        if values:  # complete before the note is written
-            np.save(f"{part}.{field}.npy", np.concatenate(values), allow_pickle=False)
-    temporary.replace(path)
-    note = {
-        "shard": {
-            "name": path.name,
-            "samples": samples,
-            "steps": steps,
-            "bytes": size,
-            "sha256": digest,
-        },
+            name, offset = f"{number:07d}", writer.tarstream.offset
+            writer.write(sample | {"__key__": name})
+            place = (name, item.key, shard, offset, writer.tarstream.offset - offset)
+            if isinstance(item, WebSample):
+                rows.append(SampleRow(*place, steps=0, task="", group="", split=""))
+                continue
+            arrays.setdefault("actions", []).append(item.actions)
+            if item.state is not None:
+                arrays.setdefault("state", []).append(item.state)
+            cameras |= set(item.images)
+            tags.update(item.info.get("tags", []))
+            labels.update(label_counts(item.instructions))
+            steps = len(item.actions)
+            rows.append(SampleRow(*place, steps, item.instruction, item.group, item.split))
+    return {
+        "rows": [asdict(r) for r in rows],
         "words": dict(words),
         "tags": dict(tags),
+        "labels": dict(labels),
         "cameras": sorted(cameras),
         "bad": bad,
-    }
-    write_json(part.with_suffix(".json"), note)
+    }, arrays
 
 
 def merge(
@@ -95,7 +118,6 @@ def merge(
     out: Path,
     names: list[str],
     identity: dict[str, Any],
-    val_fraction: float,
     max_bad: float,
 ) -> Manifest:
     """The manifest from the shards' notes; bad samples are listed in ``quarantine.json``.
@@ -104,41 +126,52 @@ def merge(
         DataError: more than the share ``max_bad`` of the samples is bad, or all are.
     """
     shards: list[Shard] = []
+    rows: list[SampleRow] = []
     words: Counter[str] = Counter()
     tags: Counter[str] = Counter()
+    labels: Counter[str] = Counter()
     cameras: set[str] = set()
     bad: list[dict[str, Any]] = []
     arrays: dict[str, list[Path]] = {}
-    parts = out / ".parts"
+    parts = out / PARTS
     for name in names:
-        note = json.loads((parts / f"{name}.json").read_text(encoding="utf-8"))
-        shards.append(Shard(**note["shard"]))
+        note = json.loads((parts / f"{name}.json").read_bytes())
+        inside = [SampleRow(**row) for row in note["rows"]]
+        bad += note["bad"]
+        if not inside:
+            (out / f"{name}.tar").unlink(missing_ok=True)
+            continue
+        rows += inside
+        steps = sum(r.steps for r in inside)
+        shards.append(Shard(f"{name}.tar", len(inside), steps, note["bytes"], note["sha256"]))
         words.update(note["words"])
         tags.update(note["tags"])
+        labels.update(note.get("labels", {}))  # absent in an unfinished pack of an older version
         cameras |= set(note["cameras"])
-        bad += note["bad"]
         for field in ("actions", "state"):
             if (parts / f"{name}.{field}.npy").is_file():
                 arrays.setdefault(field, []).append(parts / f"{name}.{field}.npy")
     if bad:
         write_json(out / "quarantine.json", bad)
         total = identity["samples"]
-        if len(bad) > max_bad * total or len(bad) == total:
+        if len(bad) > max_bad * total or not rows:
             raise DataError(
                 f"{out / 'quarantine.json'}: {len(bad)} of {total} samples are bad, "
-                f"more than --max-bad {max_bad:g}; first: {bad[0]['error']}"
+                f"more than --max-bad {max_bad:g}; first: {bad[0]['reason']}"
             )
-    shards = [s for s in shards if s.samples]
     statistics = {field: column_statistics(files) for field, files in sorted(arrays.items())}
     for field, files in arrays.items():
         concatenate(files, out / f"{field}.npy")
+    write_index(out / index.NAME, rows)
+    save_split(out, make_split(rows, identity["val_fraction"]))
+    extra = [index.NAME, *(f"{field}.npy" for field in sorted(arrays))]
     space = source.action_space
     manifest = Manifest(
         kind="web" if space is None else "episode",
         identity=identity,
         shards=tuple(shards),
-        splits=_splits([s.name for s in shards], val_fraction),
-        samples=sum(s.samples for s in shards),
+        files={f: ((out / f).stat().st_size, sha256(out / f)) for f in extra},
+        samples=len(rows),
         steps=sum(s.steps for s in shards),
         quarantined=len(bad),
         cameras=tuple(sorted(cameras)),
@@ -150,13 +183,7 @@ def merge(
         words=dict(sorted(words.items())),
         tags=dict(sorted(tags.items())),
         benchmark=source.benchmark(),
+        image_fit=source.image_fit,
+        notes=(*source.notes, *label_notes(labels)),
     )
     return Manifest.from_dict(manifest.to_dict())  # equal to what ``load_manifest`` returns
-
-
-def _splits(names: list[str], val_fraction: float) -> dict[str, list[str]]:
-    """Evenly spread validation shards; at least one if there are two shards."""
-    n_val = max(1, round(len(names) * val_fraction)) if len(names) > 1 and val_fraction > 0 else 0
-    every = len(names) // n_val if n_val else 0
-    val = {names[every * k + every - 1] for k in range(n_val)}
-    return {"train": [n for n in names if n not in val], "val": sorted(val)}

@@ -1,17 +1,15 @@
-"""Memory-mapped tar reader; members are zero-copy views."""
+"""Memory-mapped reader of shards; the parts of a sample are zero-copy views."""
 
 from __future__ import annotations
 
-import io
 import mmap
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from weakref import WeakSet
 
-import webdataset as wds
-
+from vla.data.index import SampleRow
 from vla.errors import DataError
 
 # Each mapped file keeps a file descriptor, and a process has about 1000. A large shuffle buffer can
@@ -20,41 +18,53 @@ MAX_MAPPED = 256
 _MAPPED: WeakSet[mmap.mmap] = WeakSet()
 
 
-def iter_tar_samples(directory: Path, urls: Iterator[dict[str, str]]) -> Iterator[dict[str, Any]]:
-    """Samples of shards: ``__key__``, ``__url__`` and each part's bytes as a read-only view.
+def read_samples(folder: Path, rows: Iterable[SampleRow]) -> Iterator[dict[str, Any]]:
+    """Samples of an index: ``__key__`` (as in the source) and each part's bytes as a view.
 
-    Packing writes a shard under a temporary name, so a shard that is being read never changes.
+    Only the bytes of these samples are read. Packing writes a shard under a temporary name, so a
+    shard that is being read never changes.
 
     Raises:
         DataError: a shard is missing, truncated or not a tar; the message names it.
     """
-    for url in urls:
+    shard: str | None = None
+    for row in rows:
+        path = folder / row.shard
         try:
-            yield from wds.tariterators.group_by_keys(_members(url["url"]))
+            if row.shard != shard:
+                whole, shard = _open(path), row.shard
+            if isinstance(whole, mmap.mmap):  # read ahead in order; frames are used in any
+                start = row.offset // mmap.PAGESIZE * mmap.PAGESIZE
+                whole.madvise(mmap.MADV_WILLNEED, start, row.offset + row.size - start)
+            sample = {"__key__": row.key} | dict(_parts(memoryview(whole), row))
         except (tarfile.TarError, OSError, ValueError, EOFError) as error:
             raise DataError(
-                f"{url['url']}: damaged shard ({error}); "
-                f"run `vla data verify {directory}` and copy it again"
+                f"{path}: damaged shard ({error}); run `vla data verify {folder}` and copy it again"
             ) from error
+        yield sample
 
 
-def _members(path: str) -> Iterator[dict[str, Any]]:
-    with Path(path).open("rb") as file:
-        whole = _mapped(file) if len(_MAPPED) < MAX_MAPPED else file.read()
-    view, stream = memoryview(whole), io.BytesIO(whole) if isinstance(whole, bytes) else whole
-    with tarfile.open(fileobj=stream, mode="r:") as tar:  # type: ignore[call-overload]
-        while member := tar.next():
-            data = view[member.offset_data : member.offset_data + member.size]
-            if len(data) < member.size:
-                raise EOFError(f"{member.name} is truncated")
-            if member.isreg():
-                yield {"fname": member.name, "data": data, "__url__": path}
-            tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
+def _parts(view: memoryview, row: SampleRow) -> Iterator[tuple[str, memoryview]]:
+    """(name without the key, bytes) of every file of a sample."""
+    position, end = row.offset, row.offset + row.size
+    if end > len(view):
+        raise EOFError(f"sample {row.id} ends at byte {end} of {len(view)}")
+    while position < end:
+        head = bytes(view[position : position + tarfile.BLOCKSIZE])
+        member = tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+        first = position + tarfile.BLOCKSIZE
+        key, _, part = member.name.partition(".")
+        if key != row.id or not member.isreg() or not 0 <= member.size <= end - first:
+            raise ValueError(f"{member.name!r} is not a file of sample {row.id}")
+        yield part, view[first : first + member.size]
+        position = first + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
-def _mapped(file: BinaryIO) -> mmap.mmap:
-    """The mapped file; it is unmapped when no view of it is left."""
-    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    mapped.madvise(mmap.MADV_WILLNEED)  # read ahead in order; frames are used in any
+def _open(path: Path) -> mmap.mmap | bytes:
+    """The mapped file, unmapped when no view of it is left; or its bytes if many are mapped."""
+    with path.open("rb") as file:
+        if len(_MAPPED) >= MAX_MAPPED:
+            return file.read()
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     _MAPPED.add(mapped)
     return mapped

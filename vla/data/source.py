@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from vla.types import ActionSpace, Episode, WebSample
+from vla.types import ActionSpace, Episode, ImageFit, WebSample
 
 
 class Source(ABC):
@@ -18,6 +20,11 @@ class Source(ABC):
     image_size: tuple[int, int] = (0, 0)  # (height, width) in px; (0, 0): mixed or unknown
     state_names: tuple[str, ...] = ()  # names of the state dimensions; empty: unknown
     delta: tuple[str, ...] = ()  # action dimensions given as differences to the state
+    # How camera images were brought to ``image_size``; policies do the same at run time.
+    image_fit: ImageFit = "stretch"
+    notes: Sequence[str] = ()  # what is left out or assumed, one message each
+    # Samples that cannot be used, known without reading them -> why.
+    bad: Mapping[int, str] = MappingProxyType({})
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -31,4 +38,12 @@ class Source(ABC):
 
     def benchmark(self) -> dict[str, Any]:
         """Configuration of the benchmark that the episodes were recorded in; empty if none."""
+        return {}
+
+    def location(self, index: int) -> str:
+        """The file of a sample, for messages about damage; empty: unknown."""
+        return ""
+
+    def files(self) -> dict[str, str]:
+        """File -> state of its content, see ``vla.data.fingerprint``; empty: not from files."""
         return {}

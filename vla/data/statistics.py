@@ -42,13 +42,12 @@ def concatenate(parts: Sequence[Path], out: Path) -> None:
     """Write the rows of several (T, A) ``.npy`` files into one, without loading them."""
     arrays = [np.load(p, mmap_mode="r") for p in parts]
     shape = (sum(len(a) for a in arrays), arrays[0].shape[1])
+    layout = {"descr": "<f4", "fortran_order": False, "shape": shape}
     temporary = out.with_suffix(".npy.tmp")
-    whole = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-    first = 0
-    for array in arrays:
-        whole[first : first + len(array)] = array
-        first += len(array)
-    whole.flush()
+    with temporary.open("wb") as file:  # a memory map of a full disk would end the process
+        np.lib.format.write_array_header_1_0(file, layout)
+        for array in arrays:
+            file.write(np.asarray(array, "<f4").tobytes())
     temporary.replace(out)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,13 @@ import numpy as np
 from vla.data.augment import AugmentConfig, augmented
 from vla.data.config import DataConfig, WindowConfig
 from vla.data.images import decode_image
-from vla.data.manifest import Manifest, load_manifest
+from vla.data.index import SampleRow
+from vla.data.manifest import Manifest
+from vla.data.packed import PackedFolder, open_packed
 from vla.data.relative import reference, relative_dims
-from vla.data.samples import read_frame, read_json, read_steps
-from vla.data.shards import iter_tar_samples
+from vla.data.row_texts import segments
+from vla.data.samples import read_frame, read_instructions, read_json, read_steps
+from vla.data.shards import read_samples
 from vla.errors import DataError
 
 
@@ -29,14 +32,14 @@ class PackedDataset:
     manifest: Manifest
     window: WindowConfig  # with the cameras of this data set
     relative_dims: tuple[int, ...] | None  # see ``relative_dims``; None: actions as packed
+    packed: PackedFolder  # index and split
 
-    def shards(self, split: str) -> list[str]:
-        """Paths of the shards of ``train`` or ``val``."""
-        return [str(self.folder / shard) for shard in self.manifest.splits[split]]
+    def windows(self, rows: Iterable[SampleRow]) -> Iterator[dict[str, Any]]:
+        """Undecoded windows of samples, in order: one per labelled frame, or per web sample.
 
-    def windows(self, urls: Iterator[dict[str, str]]) -> Iterator[dict[str, Any]]:
-        """Undecoded windows of some shards, in order: one per frame, or per web sample."""
-        for sample in iter_tar_samples(self.folder, urls):
+        ``t`` is the step of a window, ``end`` the step before which its action chunk ends.
+        """
+        for sample in read_samples(self.folder, rows):
             meta = read_json(sample)
             if meta["kind"] == "web":
                 yield {"sample": sample, "meta": meta}
@@ -45,9 +48,14 @@ class PackedDataset:
                 if camera not in meta["cameras"]:
                     read_frame(sample, meta, camera, 0)  # raises with the choices
             steps, dims = read_steps(sample), self.relative_dims
-            for t in range(len(steps["actions"])):
+            texts = read_instructions(meta, len(steps["actions"]))
+            ends = chunk_ends(texts, self.window.cross_instructions)
+            for t, (text, end) in enumerate(zip(texts, ends, strict=True)):
+                if not text.strip():
+                    continue  # a step without instruction is not trained
                 origin = 0.0 if dims is None else reference(steps["state"][t], dims)
-                yield {"sample": sample, "meta": meta, "steps": steps, "t": t, "origin": origin}
+                item = {"sample": sample, "meta": meta, "steps": steps, "origin": origin}
+                yield item | {"t": t, "end": end, "text": text}
 
 
 def open_datasets(config: DataConfig) -> dict[str, PackedDataset]:
@@ -62,23 +70,39 @@ def open_datasets(config: DataConfig) -> dict[str, PackedDataset]:
         raise DataError(f"data.relative: no data set {unknown[0]!r}; there are {known}")
     found = {}
     for name, path in config.datasets.items():
-        folder, manifest = Path(path), load_manifest(path)
+        packed = open_packed(path)
+        folder, manifest = packed.folder, packed.manifest
         cameras = camera_names(config, name, manifest)
         missing = [c for c in cameras if c not in manifest.cameras]
         if manifest.kind == "episode" and missing:
+            known = f"{', '.join(manifest.cameras)}: name them in data.window.cameras"
+            if not manifest.cameras:
+                known = "no images: set data.window.cameras=[] and policy.state=true"
             raise DataError(
-                f"{folder}: unknown camera {missing[0]!r}; it has {', '.join(manifest.cameras)}: "
-                "name them in data.window.cameras (or data.cameras)"
+                f"{folder}: unknown camera {missing[0]!r}; it has {known} (or data.cameras)"
             )
         dims = relative_dims(folder, manifest) if name in config.relative else None
         window = replace(config.window, cameras=cameras)
-        found[name] = PackedDataset(name, folder, manifest, window, dims)
+        found[name] = PackedDataset(name, folder, manifest, window, dims, packed)
     return found
+
+
+def chunk_ends(texts: Sequence[str], cross: bool = False) -> list[int]:
+    """For each of T steps the step before which an action chunk from there ends.
+
+    That is where the instruction changes, or T. cross: always T.
+    """
+    total = len(texts)
+    starts = [] if cross else [n for n, _ in segments(texts)]
+    ends = [*starts[1:], total]
+    return [end for first, end in zip(starts or [0], ends, strict=True) for _ in range(first, end)]
 
 
 def camera_names(config: DataConfig, name: str, manifest: Manifest) -> tuple[str, ...]:
     """The cameras that the policy gets from a data set: the configured ones, or all."""
-    return tuple(config.cameras.get(name, config.window.cameras)) or manifest.cameras
+    if name in config.cameras:
+        return tuple(config.cameras[name])
+    return tuple(config.window.cameras) or manifest.cameras
 
 
 def decode_window(
@@ -94,18 +118,17 @@ def decode_window(
         qa = qa if len(qa) <= most else rng.sample(qa, most)
         return {"web": decode_image(sample["jpg"], sample["__key__"]), "qa": qa}
     steps, t, horizon = item["steps"], item["t"], config.horizon
-    total = len(steps["actions"])
     past = [max(0, t - k) for k in reversed(range(config.history))]
     ahead = np.arange(t, t + horizon)
-    inside = ahead < total
-    ahead = np.minimum(ahead, total - 1)
+    inside = ahead < item["end"]
+    ahead = np.minimum(ahead, item["end"] - 1)
     images = [
         [decode_image(read_frame(sample, meta, c, p), sample["__key__"]) for p in past]
         for c in config.cameras
     ]
     if augment is not None:
         images = [list(augmented(np.stack(frames), augment, rng)) for frames in images]
-    texts, actions, masks = [meta["instruction"]], [steps["actions"][ahead]], [inside]
+    texts, actions, masks = [item["text"]], [steps["actions"][ahead]], [inside]
     plans = [meta["plans"][t] if meta["plans"] else ""]
     if meta["alternatives"] and "alternative_mask" in steps:
         usable = [k for k in range(len(meta["alternatives"])) if steps["alternative_mask"][t, k]]
@@ -125,4 +148,5 @@ def decode_window(
         "actions": np.array(actions) - item["origin"],
         "masks": np.array(masks),
         "state": steps["state"][past] if "state" in steps else None,
+        "history": config.history,
     }

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from vla.doctor.findings import Finding, Summary
+from vla.doctor.ranges import finite_columns
 from vla.doctor.views import DatasetView
-from vla.policies.spec import RobotSpec
+from vla.policies.checkpoint import read_robot_specs
 
 
 def compare(dataset: DatasetView, summary: Summary, policy: Path) -> list[Finding]:
     """Action dimensions whose values do not fit the statistics of the policy in a folder."""
-    saved = json.loads((policy / "robot_spec.json").read_text(encoding="utf-8"))
-    specs = {name: RobotSpec.from_dict(spec) for name, spec in saved["robots"].items()}
+    specs = read_robot_specs(policy)
     spec = next((s for s in specs.values() if s.action_space.names == dataset.names), None)
     if spec is None:
         known = "; ".join(f"{n}: {', '.join(s.action_space.names)}" for n, s in specs.items())
@@ -28,12 +27,12 @@ def compare(dataset: DatasetView, summary: Summary, policy: Path) -> list[Findin
     if not statistics:
         text = f"{policy} was saved without action statistics; use normalise: bounds"
         return [Finding("no statistics", "warning", text)]
-    pooled = np.concatenate([e.actions for e in summary.episodes])
+    columns = finite_columns([e.actions for e in summary.episodes], len(dataset.names))
     findings = []
     for k, name in enumerate(spec.action_space.names):
-        if name not in dataset.binary:
+        if name not in dataset.binary and len(columns[k]):
             findings += _compare_values(
-                name, pooled[:, k], statistics["q01"][k], statistics["q99"][k]
+                name, columns[k], statistics["q01"][k], statistics["q99"][k]
             )
     return findings
 

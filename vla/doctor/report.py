@@ -8,14 +8,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.text import Text
+
 from vla.config import build, override
 from vla.data.manifest import NAME
 from vla.doctor.checks import examine
 from vla.doctor.findings import Finding, Summary
-from vla.doctor.plots import contact_sheet, histograms, ranges
+from vla.doctor.labels import task_counts
+from vla.doctor.plots import frames, histograms, ranges
 from vla.doctor.policy_fit import compare
 from vla.doctor.views import DatasetView, open_dataset
-from vla.evaluation.report import print_table, section, write_html
+from vla.evaluation.report import section, write_html
+from vla.utils.tables import print_table, terminal_width
+from vla.utils.text import count
 
 _EXIT_CODES = {"error": 2, "warning": 1, "note": 0}
 _COLOURS = {"error": "red", "warning": "yellow", "note": "blue"}
@@ -43,45 +49,61 @@ def run_doctor(
         "data": dataset.name,
         "episodes": len(summary.episodes),
         "rows": sum(len(e.actions) for e in summary.episodes),
-        "instructions": len({e.instruction for e in summary.episodes}),
-        "cameras": list(summary.episodes[0].cameras),
+        "instructions": len({text for e in summary.episodes for text in e.texts}),
+        "cameras": list(summary.episodes[0].cameras) if summary.episodes else [],
     }
     table = ranges(dataset, summary)
     if as_json:
-        report = {**facts, "findings": [asdict(f) for f in findings], "dims": table}
+        report = {
+            **facts,
+            "tasks": [
+                {"task": task, "train": train, "val": val}
+                for task, train, val in task_counts(summary.episodes)
+            ],
+            "findings": [asdict(f) for f in findings],
+            "dims": table,
+        }
         print(json.dumps(report, indent=1, ensure_ascii=False))
     else:
         _print(facts, findings, table)
     if html is not None:
         _write_page(html, facts, findings, dataset, summary)
+        if not as_json:
+            print(f"page: {html.resolve()}")
     return max((_EXIT_CODES[f.severity] for f in findings), default=0)
 
 
 def _headline(facts: dict[str, Any]) -> str:
-    return (
-        f"{facts['episodes']} episodes, {facts['rows']} rows, "
-        f"{facts['instructions']} instructions, cameras {', '.join(facts['cameras'])}"
-    )
+    sizes = [
+        count(facts["episodes"], "episode"),
+        count(facts["rows"], "row"),
+        count(facts["instructions"], "instruction"),
+    ]
+    return f"{', '.join(sizes)}; cameras: {', '.join(facts['cameras']) or 'none'}"
 
 
 def _print(facts: dict[str, Any], findings: list[Finding], table: list[dict[str, str]]) -> None:
-    from rich.console import Console
-
-    console = Console()
-    console.print(f"{facts['data']}: {_headline(facts)}")
+    console = Console(width=terminal_width() or 100_000, highlight=False)
+    console.print(f"{facts['data']}: {_headline(facts)}", markup=False)
     print_table(table, "actions, in robot units")
     for f in findings:
-        label = f"[{_COLOURS[f.severity]}]{f.severity}[/] {f.check}"
-        console.print(f"{label}: {f.text}{_affected(f)}")
-    if not findings:
-        console.print("[green]no defects found[/]")
+        label = Text(f.severity, _COLOURS[f.severity])
+        console.print(label.append(f" {f.check}: {f.text}{_affected(f)}", "default"))
+    console.print(_verdict(findings), style="" if findings else "green")
+
+
+def _verdict(findings: list[Finding]) -> str:
+    """``2 errors, 1 warning, 3 notes``."""
+    counts: Counter[str] = Counter(f.severity for f in findings)
+    found = [count(counts[severity], severity) for severity in _EXIT_CODES if counts[severity]]
+    return ", ".join(found) or "no defects found"
 
 
 def _affected(finding: Finding) -> str:
     """The first affected episodes or dimensions that the text does not name."""
-    listed = [w for w in finding.affected if w not in finding.text][:_LISTED]
-    more = ", …" if len(finding.affected) > _LISTED else ""
-    return f" ({', '.join(listed)}{more})" if listed else ""
+    listed = [w for w in finding.affected if w not in finding.text]
+    more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+    return f" ({', '.join(listed[:_LISTED])}{more})" if listed else ""
 
 
 def _write_page(
@@ -91,25 +113,28 @@ def _write_page(
     dataset: DatasetView,
     summary: Summary,
 ) -> None:
-    lines = [f"{f.severity.upper():8} {f.check}: {f.text}{_affected(f)}" for f in findings]
-    counts = Counter(e.instruction for e in summary.episodes).most_common(30)
-    sections = [
-        section("Findings", "Errors first.", pre="\n".join(lines) or "no defects found"),
-        section(
-            "Actions",
-            "Each dimension over all rows, and the lengths of the episodes.",
-            histograms(dataset, summary),
-        ),
-        section(
-            "Frames",
-            "One row per episode and camera, in order of time.",
-            contact_sheet(summary),
-        ),
-        section(
-            "Instructions",
-            "Number of episodes per instruction.",
-            pre="\n".join(f"{n:6}  {text}" for text, n in counts),
-        ),
+    """Write the page; findings come first, errors before warnings."""
+    shown = [
+        {
+            "level": f.severity,
+            "name": f.check,
+            "text": f.text,
+            "affected": [name for name in f.affected if name not in f.text],
+        }
+        for f in sorted(findings, key=lambda f: list(_EXIT_CODES).index(f.severity))
     ]
-    title = f"vla doctor: {facts['data']}"
-    write_html(path, title, [f"{_headline(facts)}."], ranges(dataset, summary), sections)
+    sections = [section("Findings", f"{_verdict(findings)}.", findings=shown)]
+    if any(e.cameras for e in summary.episodes):
+        text = "Evenly spaced frames of some episodes, in order of time, for each camera."
+        sections.append(section("Frames", text, frames=frames(summary)))
+    if summary.episodes:
+        text = "Number of rows by value, for each dimension that is not constant."
+        sections.append(section("Actions", text, charts=histograms(dataset, summary)))
+        text = "In robot units, over all rows."
+        sections.append(section("Ranges of the actions", text, rows=ranges(dataset, summary)))
+    tasks = [
+        {"instruction": task, "training episodes": str(train), "validation episodes": str(val)}
+        for task, train, val in task_counts(summary.episodes)
+    ]
+    sections.append(section("Instructions", "", rows=tasks))
+    write_html(path, f"vla doctor: {facts['data']}", [f"{_headline(facts)}."], [], sections)

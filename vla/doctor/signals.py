@@ -24,7 +24,7 @@ def timestamps(dataset: DatasetView, episodes: list[EpisodeView]) -> Iterator[Fi
         if e.times is None or len(e.times) < 3:
             continue
         spacing = np.diff(e.times) * e.fps
-        if (spacing > 1.7).any() or (spacing <= 0).any():
+        if not ((spacing > 0) & (spacing <= 1.7)).all():  # also NaN
             gaps.append(e.key)
         elif np.quantile(np.abs(spacing - 1), 0.9) > JITTER_SHARE:
             jitter.append(e.key)

@@ -8,22 +8,37 @@ from pathlib import Path
 import numpy as np
 
 from vla.evaluation.offline import OfflineResult, offline
-from vla.evaluation.report import print_table
 from vla.policies.checkpoint import load_policy
 from vla.utils.io import write_json
+from vla.utils.tables import print_table
+
+_NAMED = 6  # constant dimensions that the table names
 
 
 def rows(result: OfflineResult) -> list[dict[str, str]]:
-    """One printable row per action dimension, and their mean as a share of the ranges."""
-    out = []
-    for k, name in enumerate(result.names):
+    """Printable rows: one per action dimension, and the mean as a share of the ranges.
+
+    Constant dimensions share one row, which has their largest error, and are not in the mean.
+    """
+    counted, out = result.averaged, []
+    for k in np.flatnonzero(counted):
         cells = {n: f"{v[k]:.4g}" for n, v in result.errors.items()}
-        out.append({"dim": name, **cells, "same bin": f"{100 * result.same_bin[k]:.1f} %"})
-    mean = {n: f"{100 * float((v / result.range).mean()):.2f} %" for n, v in result.errors.items()}
-    return [
-        *out,
-        {"dim": "mean, of range", **mean, "same bin": f"{100 * result.same_bin.mean():.1f} %"},
-    ]
+        out.append(_row(result.names[k], cells, result.same_bin[k]))
+    share = {n: (v / result.range)[counted].mean() for n, v in result.errors.items()}
+    mean = {n: f"{100 * value:.2f} %" for n, value in share.items()}
+    out.append(_row("mean, of range", mean, result.same_bin[counted].mean()))
+    still = np.flatnonzero(~counted)
+    if len(still):
+        names = ", ".join(result.names[k] for k in still[:_NAMED])
+        more = f" and {len(still) - _NAMED} more" if len(still) > _NAMED else ""
+        cells = {n: f"{v[still].max():.4g}" for n, v in result.errors.items()}
+        label = f"{len(still)} constant, not in the mean: {names}{more}"
+        out.append(_row(label, cells, result.same_bin[still].min()))
+    return out
+
+
+def _row(label: str, cells: dict[str, str], same_bin: float) -> dict[str, str]:
+    return {"dim": label, **cells, "same bin": f"{100 * same_bin:.1f} %"}
 
 
 def plot(result: OfflineResult, episodes: int = 3, most_dims: int = 8) -> bytes:
@@ -96,6 +111,7 @@ def run_offline(
         "errors": {name: error.tolist() for name, error in result.errors.items()},
         "same_bin": result.same_bin.tolist(),
         "range": result.range.tolist(),
+        "constant": [n for n, still in zip(result.names, result.constant, strict=True) if still],
         "episodes": by_episode,
     }
     write_json(out / "offline.json", about)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -13,17 +13,23 @@ import numpy as np
 from vla.benchmarks.base import EpisodeResult
 from vla.config import override
 from vla.data.manifest import load_manifest
-from vla.data.samples import read_json, read_steps
-from vla.data.shards import iter_tar_samples
+from vla.data.packed import iter_samples
+from vla.data.row_texts import summary
+from vla.data.samples import read_instructions, read_json, read_steps
 from vla.errors import DataError
-from vla.evaluation.report import print_table, table_rows
+from vla.evaluation.environment import check_actions, explained
+from vla.evaluation.report import table_rows
 from vla.evaluation.rollout import open_benchmark
 from vla.evaluation.video import save_videos
 from vla.utils.io import write_json
+from vla.utils.tables import print_table
 
 
 def replay(
-    data: Path, config: Mapping[str, Any], episodes: int
+    data: Path,
+    config: Mapping[str, Any],
+    episodes: int,
+    change: Callable[[dict[str, np.ndarray]], np.ndarray] = lambda steps: steps["actions"],
 ) -> tuple[list[EpisodeResult], list[float | None], list[list[np.ndarray]]]:
     """Execute the first ``episodes`` of the training split.
 
@@ -32,13 +38,15 @@ def replay(
 
     Args:
         config: the benchmark (empty: the one that the data was recorded in).
+        change: the actions (T, A) that are executed, from an episode's arrays.
 
     Returns:
         Results, the largest absolute difference between the environment's state and the recorded
         one (None where either has none), and the frames.
 
     Raises:
-        DataError: no robot episodes, no benchmark, or it takes another number of actions.
+        DataError: no robot episodes, no benchmark, or it takes other actions.
+        EnvironmentFailed: the environment raised an exception.
     """
     manifest = load_manifest(data)
     if manifest.action_space is None:
@@ -47,17 +55,12 @@ def replay(
     if not config:
         raise DataError(f"{data}: not recorded in a benchmark; name one with --benchmark or --env")
     benchmark = open_benchmark(config, manifest.cameras)
-    names, width = manifest.action_space.names, benchmark.action_space.dim
-    if width != len(names):
-        raise DataError(
-            f"{data}: {len(names)} action dims ({', '.join(names)}), {benchmark.name} takes {width}"
-        )
+    check_actions(manifest.action_space, benchmark.action_space, benchmark.name, str(data))
     tasks = {t.id: t for t in benchmark.tasks()}
-    task, camera = benchmark.default_tasks()[0], manifest.cameras[0]
+    task, cameras = benchmark.default_tasks()[0], manifest.cameras
     env = benchmark.make_env(task)
-    shards = iter([{"url": str(data / s)} for s in manifest.splits["train"]])
     results, differences, videos = [], [], []
-    for number, sample in enumerate(islice(iter_tar_samples(data, shards), episodes)):
+    for number, sample in enumerate(islice(iter_samples(data, "train"), episodes)):
         meta, steps = read_json(sample), read_steps(sample)
         recorded = meta["info"]
         if tasks.get(recorded.get("task"), task) != task:
@@ -65,18 +68,23 @@ def replay(
             task = tasks[recorded["task"]]
             env = benchmark.make_env(task)
         seed = recorded.get("seed", number)
-        observation, info = env.reset(seed=seed, options=recorded.get("reset_options"))
+        with explained(benchmark.name, task.id, seed, 0):
+            observation, info = env.reset(seed=seed, options=recorded.get("reset_options"))
+        # Data without cameras: the environment's first one.
+        camera = cameras[0] if cameras else next(iter(observation["images"]))
         frames, worst = [observation["images"][camera]], None
-        for t, action in enumerate(steps["actions"]):
+        for t, action in enumerate(change(steps)):
             own = observation.get("state")
             if own is not None and "state" in steps and own.shape == steps["state"][t].shape:
                 worst = max(worst or 0.0, float(np.abs(own - steps["state"][t]).max()))
-            observation, _, terminated, truncated, info = env.step(action)
+            with explained(benchmark.name, task.id, seed, t):
+                observation, _, terminated, truncated, info = env.step(action)
             frames.append(observation["images"][camera])
             if terminated or truncated:
                 break
         success, name = bool(info.get("success", False)), str(info.get("task", task.id))
-        results.append(EpisodeResult(name, number, meta["instruction"], success, t + 1))
+        instruction = summary(read_instructions(meta, len(steps["actions"])))
+        results.append(EpisodeResult(name, number, instruction, success, t + 1))
         differences.append(worst)
         videos.append(frames)
     return results, differences, videos

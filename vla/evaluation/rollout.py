@@ -11,14 +11,15 @@ from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
-from rich.progress import Progress
 
 from vla.benchmarks.base import SEED, Benchmark, EpisodeResult, Task
 from vla.config import build
 from vla.errors import DataError
+from vla.evaluation.environment import check_actions, explained
 from vla.evaluation.statistics import summary
 from vla.inference.runner import PolicyRunner
 from vla.utils.io import write_json
+from vla.utils.progress import Progress
 
 
 class Actor(Protocol):
@@ -67,19 +68,21 @@ class _Slot:
             self.close()
             self.env, self.task = self.benchmark.make_env(task), task
         self.episode, self.seed, self.steps = episode, seed, 0
-        self.observation = self.env.reset(seed=seed)[0]
+        with explained(self.benchmark.name, task.id, seed, 0):
+            self.observation = self.env.reset(seed=seed)[0]
         self.frames = [_first_image(self.observation)] if record else None
 
     def step(self, action: np.ndarray) -> EpisodeResult | None:
         """Execute an action; the result if the episode has ended."""
         instruction = self.observation["instruction"]
-        self.observation, _, terminated, truncated, info = self.env.step(action)
+        assert self.task is not None
+        with explained(self.benchmark.name, self.task.id, self.seed, self.steps):
+            self.observation, _, terminated, truncated, info = self.env.step(action)
         self.steps += 1
         if self.frames is not None:
             self.frames.append(_first_image(self.observation))
         if not (terminated or truncated):
             return None
-        assert self.task is not None
         metrics = {m: float(info[m]) for m in self.benchmark.metrics if m in info}
         success = bool(info.get("success", False))
         return EpisodeResult(self.task.id, self.seed, instruction, success, self.steps, metrics)
@@ -115,12 +118,8 @@ def rollouts(
     waiting = deque(range(len(seeds)))
     slots = [_Slot(benchmark) for _ in range(min(num_envs, len(seeds)))]
     live: dict[int, _Slot] = {}
-    with Progress(
-        *Progress.get_default_columns(),
-        "{task.completed}/{task.total} episodes",
-        disable=not progress,
-    ) as bar:
-        job = bar.add_task("rollouts", total=len(seeds))
+    title = f"rollouts in {benchmark.name}"
+    with Progress(title, len(seeds), "episodes", show=progress) as bar:
         while waiting or live:
             for key, slot in enumerate(slots):
                 if key not in live and waiting:
@@ -136,7 +135,10 @@ def rollouts(
                     if slot.frames is not None:
                         frames[slot.episode] = slot.frames
                     del live[key]
-                    bar.advance(job)
+                    bar.advance()
+            won = sum(r.success for r in results.values())
+            bar.note = f"{won} of {len(results)} succeeded" if results else ""
+            bar.advance(0)  # also while no episode ends
     for slot in slots:
         slot.close()
     return [results[i] for i in range(len(seeds))], [frames[i] for i in sorted(frames)]
@@ -163,14 +165,10 @@ def evaluate(
         See ``rollouts``.
 
     Raises:
-        ValueError: the benchmark takes another number of actions than the policy gives.
+        ValueError: the policy's actions do not fit the benchmark, see ``check_actions``.
+        EnvironmentFailed: an environment raised an exception.
     """
-    ours, theirs = policy.spec.action_space, benchmark.action_space
-    if ours.dim != theirs.dim:
-        raise ValueError(
-            f"{benchmark.name} takes {theirs.dim} action numbers, the policy gives {ours.dim} "
-            f"({', '.join(ours.names)})"
-        )
+    check_actions(policy.spec.action_space, benchmark.action_space, benchmark.name)
     # Episode k of every task comes before episode k + 1 of any, so that videos show all tasks.
     seeds = [seed + k for k in range(episodes) for _ in tasks]
     results, frames = rollouts(

@@ -10,11 +10,12 @@ from rich.console import Console
 
 from vla.config import override
 from vla.errors import DataError
-from vla.evaluation.report import print_table, table_rows
+from vla.evaluation.report import table_rows
 from vla.evaluation.rollout import evaluate, open_benchmark, read_results
 from vla.evaluation.statistics import mcnemar
 from vla.evaluation.video import save_videos
 from vla.policies.checkpoint import load_policy
+from vla.utils.tables import print_table
 
 
 def run_eval(

@@ -13,17 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 
 from vla.data.images import decode_image
-from vla.data.manifest import load_manifest
+from vla.data.packed import open_packed
 from vla.data.samples import read_json
-from vla.data.shards import iter_tar_samples
 from vla.errors import DataError
-from vla.evaluation.report import print_table
 from vla.evaluation.statistics import wilson
 from vla.policies.checkpoint import load_policy
 from vla.utils.io import write_json
+from vla.utils.progress import track
+from vla.utils.tables import print_table
 
 LOCATION_TOLERANCE = 26  # of 256 location bins: a tenth of the image in each direction
 _LOCATION = re.compile(r"(\d+) (\d+)$")  # "x y" at the end of an answer
@@ -72,7 +71,8 @@ def answer_questions(
     """
     questions = _read_questions(Path(data), split, limit)
     results = []
-    for first in track(range(0, len(questions), batch), "questions", disable=not progress):
+    firsts = range(0, len(questions), batch)
+    for first in track(firsts, f"questions of {data}", unit="batches", show=progress):
         part = questions[first : first + batch]
         images = torch.stack([image for _, image, _ in part])
         answers = policy.answer(images, [qa["question"] for _, _, qa in part])
@@ -87,12 +87,11 @@ def _read_questions(
     data: Path, split: str, limit: int
 ) -> list[tuple[str, torch.Tensor, dict[str, Any]]]:
     """Sample key, image (3, H, W) uint8, and question with answer."""
-    manifest = load_manifest(data)
-    shards = manifest.splits[split]
-    if manifest.kind != "web" or not shards:
+    packed = open_packed(data)
+    if packed.manifest.kind != "web":
         raise DataError(f"{data}: the {split} split has no web samples; give packed web data")
     questions: list[tuple[str, torch.Tensor, dict[str, Any]]] = []
-    for sample in iter_tar_samples(data, iter([{"url": str(data / s)} for s in shards])):
+    for sample in packed.samples(split):
         key = sample["__key__"]
         image = torch.from_numpy(decode_image(sample["jpg"], key)).permute(2, 0, 1)
         questions += [(key, image, qa) for qa in read_json(sample)["qa"] if qa["needs_image"]]

@@ -12,8 +12,13 @@ import torch
 
 from vla.inference.action_queue import ActionQueue
 from vla.policies.bound import BoundPolicy
+from vla.policies.names import match_cameras
+from vla.policies.observations import camera_image
+from vla.policies.spec import RobotSpec
+from vla.utils.modes import evaluation_mode
 
-# {"images": {camera: (H, W, 3) uint8}, "instruction": str} and, if used, "state": (P,) float
+# {"images": {camera: image}, "instruction": str} and, if used, "state": (P,) float; images are
+# brought to the policy's size, see ``camera_image``
 Observation = Mapping[str, Any]
 
 
@@ -99,7 +104,8 @@ class PolicyRunner:
                 optional["previous_plans"] = [m.plan for m in memory]
             images_BVTCHW = torch.stack([torch.cat(m.images, 1) for m in memory])
             instructions = [m.instruction for m in memory]
-            chunks, plans = self.policy.predict(images_BVTCHW, instructions, **optional)
+            with evaluation_mode(getattr(self.policy, "policy", None)):
+                chunks, plans = self.policy.predict(images_BVTCHW, instructions, **optional)
             for key, extended, plan in zip(keys, memory, plans, strict=True):
                 if key is not None:
                     self._memory[key] = replace(extended, plan=plan)
@@ -108,7 +114,7 @@ class PolicyRunner:
     def _extended(self, key: Hashable, observation: Observation) -> _Memory:
         """The memory of ``key`` with this observation appended; nothing is stored."""
         history, last = self.spec.history, self._memory.get(key, _Memory())
-        image = to_images(observation, self.spec.cameras)
+        image = to_images(observation, self.spec)
         images = (*(last.images or (image,) * (history - 1)), image)[-history:]
         states: tuple[torch.Tensor, ...] = ()
         if self.spec.state_dim:
@@ -121,20 +127,24 @@ class PolicyRunner:
         )
 
 
-def to_images(observation: Observation, cameras: Sequence[str]) -> torch.Tensor:
-    """An observation's images as (V, 1, 3, H, W) uint8 in the policy's camera order.
+def to_images(observation: Observation, spec: RobotSpec) -> torch.Tensor:
+    """An observation's images as (V, 1, 3, H, W) uint8 in the policy's camera order and size.
+
+    A policy without cameras gets (0, 1, 3, 0, 0), whatever images the observation has.
 
     Raises:
-        ValueError: a camera that the policy uses is missing.
+        ValueError: a camera of the policy has no image of its name, or an image is invalid.
     """
+    if not spec.cameras:
+        return torch.zeros((0, 1, 3, 0, 0), dtype=torch.uint8)
     images = observation["images"]
-    for camera in cameras:
-        if camera not in images:
-            raise ValueError(
-                f"the policy needs camera {camera!r}; the observation has {', '.join(images)}"
-            )
-    views = np.array([images[c].transpose(2, 0, 1) for c in cameras])
-    return torch.from_numpy(views)[:, None]
+    names = match_cameras(spec.cameras, list(images), {}, "rename one of them")
+    views = [camera_image(images[names[c]], c, spec) for c in spec.cameras]
+    if len({view.shape for view in views}) > 1:
+        sizes = ", ".join(f"{c} {v.shape}" for c, v in zip(spec.cameras, views, strict=True))
+        raise ValueError(f"the images of one observation must have one size; got {sizes}")
+    array = np.stack(views) if views else np.zeros((0, *spec.image_size, 3), np.uint8)
+    return torch.from_numpy(array).permute(0, 3, 1, 2)[:, None]
 
 
 def to_state(observation: Observation, width: int) -> torch.Tensor:

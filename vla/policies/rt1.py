@@ -20,6 +20,7 @@ from vla.models.heads.queries import valid_items
 from vla.models.vision.film_efficientnet import FilmEfficientNet
 from vla.policies.base import BasePolicy, Losses
 from vla.policies.spec import RobotSpec, pick
+from vla.policies.units import normalized_targets
 from vla.types import Batch
 
 
@@ -64,7 +65,7 @@ class RT1Policy(BasePolicy):
     cannot answer questions, so it is trained on robot data only.
 
     Raises:
-        ValueError: several robots, or relative actions.
+        ValueError: several robots, no cameras, or relative actions.
     """
 
     def __init__(
@@ -80,6 +81,10 @@ class RT1Policy(BasePolicy):
         if spec.relative:
             raise ValueError(
                 "data.relative: RT-1 has no state input for relative actions; use policy.name=vla"
+            )
+        if not spec.cameras:
+            raise ValueError(
+                "policy: RT-1 needs cameras; use policy.name=vla with policy.state=true"
             )
         self.text = build(
             "text", config.text, "policy.text", tokenizer=tokenizer, pretrained=pretrained
@@ -151,7 +156,7 @@ class RT1Policy(BasePolicy):
         out = Losses()
         for part in batch.robots:
             logits = self.logits(part.images_BVTCHW, part.image_index_K, part.instructions)
-            target = self.codec.index(self.normaliser()(part.actions_KHA))
+            target = self.codec.index(normalized_targets(self.normaliser(), part))
             best = logits.detach().argmax(-1)
             loss = functional.cross_entropy(
                 logits.flatten(0, 2), target.flatten(), reduction="none"

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from vla.types import ActionSpace
+from vla.config.validation import check
+from vla.errors import ConfigError
+from vla.policies.spec_text import describe
+from vla.types import ActionSpace, ImageFit
+
+# Columns of ``vla.data.statistics.column_statistics``.
+_COLUMNS = {"min", "q01", "q99", "max", "mean", "std", "quantiles"}
+MAX_SIDE = 4096  # pixels of the longer side of an image
 
 
 @dataclass
@@ -19,6 +27,8 @@ class RobotSpec:
     cameras: tuple[str, ...]
     # (height, width) of the training images in pixels; 0: unknown, images are not resized.
     image_size: tuple[int, int]
+    # How the training images were brought to ``image_size``; done at run time too.
+    image_fit: ImageFit = "stretch"
     # Frames that the policy gets, the current frame included; at least 1.
     history: int = 1
     # Actions that one policy call predicts; at least 1.
@@ -46,6 +56,10 @@ class RobotSpec:
         changed = {n for n, k in zip(space.names, self.relative, strict=False) if k >= 0}
         return replace(space, binary=tuple(n for n in space.binary if n not in changed))
 
+    def __str__(self) -> str:
+        """Inputs and actions with units and bounds, one line each, in one screen."""
+        return describe(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return asdict(self) | {
@@ -56,15 +70,52 @@ class RobotSpec:
         }
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> RobotSpec:
-        """Inverse of ``to_dict``."""
-        changed = {
-            "action_space": ActionSpace.from_dict(data["action_space"]),
-            "cameras": tuple(data["cameras"]),
-            "image_size": tuple(data["image_size"]),
-            "relative": tuple(data.get("relative", ())),  # absent in policies of older versions
-        }
-        return cls(**{**data, **changed})
+    def from_dict(cls, data: Any, where: str = "robot_spec") -> RobotSpec:
+        """Inverse of ``to_dict``. Keys that older versions did not write keep their default.
+
+        Raises:
+            ConfigError: a key is missing, unknown or has an invalid value; the message begins with
+                ``where`` and the path of the key.
+        """
+        spec: RobotSpec = check(data, cls, where)
+        for name, problem in spec.problems():
+            raise ConfigError(f"{where}.{name}: {problem}")
+        return spec
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Fields whose values do not fit together, with the reason."""
+        if len(set(self.cameras)) < len(self.cameras):
+            yield "cameras", f"the names {', '.join(self.cameras)} are not unique"
+        for name in ("history", "horizon"):
+            if getattr(self, name) < 1:
+                yield name, f"expected at least 1, got {getattr(self, name)}"
+        if min(self.image_size) < 0 or max(self.image_size) > MAX_SIDE:
+            yield "image_size", f"expected 0 to {MAX_SIDE} px, got {list(self.image_size)}"
+        if self.state_dim < 0:
+            yield "state_dim", f"expected at least 0, got {self.state_dim}"
+        dim = self.action_space.dim
+        if len(self.relative) not in (0, dim):
+            yield "relative", f"expected {dim} numbers, one per action, got {len(self.relative)}"
+        widths = {"actions": dim, "state": self.state_dim or None}
+        widths["relative"] = dim * self.horizon  # every step of a chunk has its own statistics
+        for key, columns in self.statistics.items():
+            width = widths.get(key)
+            given = columns if isinstance(columns, dict) else {"mean": None}
+            for column in _COLUMNS & given.keys():
+                values = given[column]
+                rows = values if column == "quantiles" else [values]
+                if not _is_table(rows, width):
+                    wanted = f"{width} finite numbers" if width else "finite numbers"
+                    yield f"statistics.{key}.{column}", f"expected {wanted} per row"
+
+
+def _is_table(rows: Any, width: int | None) -> bool:
+    """True for rows of ``width`` finite numbers each; None: of one common width."""
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        return False
+    if not rows or {len(row) for row in rows} != {width or len(rows[0])}:
+        return False
+    return all(type(v) in (int, float) and math.isfinite(v) for row in rows for v in row)
 
 
 def only(specs: Mapping[str, RobotSpec]) -> RobotSpec:

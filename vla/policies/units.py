@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from vla.data.relative import reference
-from vla.models.actions.normalise import Mode, Normaliser
+from vla.models.actions.normalise import Mode, Normaliser, fixed_dims
 from vla.policies.spec import RobotSpec
+from vla.types import RobotBatch
 
 
 def make_normaliser(spec: RobotSpec, mode: Mode, dims: dict[str, Mode] | None) -> Normaliser:
@@ -19,13 +20,28 @@ def make_normaliser(spec: RobotSpec, mode: Mode, dims: dict[str, Mode] | None) -
     if not spec.relative:
         return Normaliser(spec.action_space, spec.statistics.get("actions"), mode, dims)
     mode = "min_max" if mode == "bounds" else mode
-    return Normaliser(spec.learned_space, spec.statistics["relative"], mode, dims)
+    return Normaliser(spec.learned_space, spec.statistics["relative"], mode, dims, complete=False)
+
+
+def normalized_targets(normaliser: Normaliser, part: RobotBatch) -> torch.Tensor:
+    """The actions of a batch in [-1, 1] (K, H, A).
+
+    Steps that ``mask_KH`` excludes repeat the last valid action. Heads that encode or attend to
+    whole chunks (FAST, flow) then do not depend on the values of excluded steps.
+    """
+    last_K = part.mask_KH.sum(1).sub(1).clamp(min=0)
+    step_H = torch.arange(part.mask_KH.shape[1], device=part.mask_KH.device)
+    index_KH = torch.minimum(step_H, last_K[:, None])
+    row_K1 = torch.arange(len(index_KH), device=index_KH.device)[:, None]
+    return normaliser(part.actions_KHA[row_K1, index_KH])
 
 
 def to_legal_actions(
     spec: RobotSpec, actions_BHA: np.ndarray, state_BTP: torch.Tensor | None
 ) -> np.ndarray:
     """Absolute actions within the bounds; binary dimensions at their lower or upper bound.
+
+    A dimension that never moves in the training data has its recorded value.
 
     Args:
         spec: the robot.
@@ -44,6 +60,8 @@ def to_legal_actions(
             )
         current_BP = state_BTP[:, -1].cpu().numpy()
         actions_BHA = actions_BHA + np.stack([reference(s, dims) for s in current_BP])[:, None]
+        fixed_A = fixed_dims(spec.statistics.get("actions"), space.dim)
+        actions_BHA = np.where(np.isnan(fixed_A), actions_BHA, fixed_A)
     low, high = np.array(space.low, np.float32), np.array(space.high, np.float32)
     binary = np.array([name in space.binary for name in space.names])
     upper = binary & (actions_BHA > (low + high) / 2)

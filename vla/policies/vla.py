@@ -21,7 +21,9 @@ from vla.models.decoders.text import continuation, text_loss
 from vla.models.prompts import question_prompt
 from vla.models.state_encoder import StateEncoder
 from vla.policies.base import BasePolicy, Losses
+from vla.policies.slots import check_slots, has_cameras
 from vla.policies.spec import RobotSpec, pick
+from vla.policies.units import normalized_targets
 from vla.types import Batch
 
 
@@ -33,7 +35,8 @@ class VLAPolicyConfig:
     decoder: Annotated[dict[str, Any], Slot("decoder")]
     # Action head; each robot gets its own, of the size of its action space.
     head: Annotated[dict[str, Any], Slot("head")]
-    # Vision encoder; none if the decoder is a whole vision-language model.
+    # Vision encoder; none if the decoder is a whole vision-language model. Robots without cameras
+    # do not use it.
     vision: Annotated[dict[str, Any], Slot("vision")] | None = None
     # Module from image tokens to token embeddings; none as above.
     connector: Annotated[dict[str, Any], Slot("connector")] | None = None
@@ -83,7 +86,7 @@ class VLAPolicy(BasePolicy):
         weights = config.robot_weight, config.web_weight
         super().__init__(specs, config.normalise, *weights, config.normalise_dims)
         self.vision = None
-        if config.vision is not None:
+        if config.vision is not None and has_cameras(self.specs):
             self.vision = build("vision", config.vision, "policy.vision", pretrained=pretrained)
         self.decoder = build(
             "decoder",
@@ -93,7 +96,7 @@ class VLAPolicy(BasePolicy):
             pretrained=pretrained,
             folder=folder,
         )
-        _check_slots(config, self.decoder)
+        check_slots(config, self.decoder, self.specs)
         self.connector = None
         if self.vision is not None:
             widths = {"in_width": self.vision.width, "out_width": self.decoder.width}
@@ -169,25 +172,36 @@ class VLAPolicy(BasePolicy):
             robot: None for web images.
             state_BTP: measured state in robot units, for policies with a state.
         """
-        if self.vision is None or self.connector is None:
+        if self.decoder.is_vlm:
             return self.decoder.image_prefix(images_BVTCHW)
+        tokens = self._image_tokens(images_BVTCHW, robot)
+        seen = tokens.shape[1] > 0
+        if self.states and robot is not None:
+            tokens = torch.cat([tokens, self.states[self._index(robot)](state_BTP)], 1)
+        if seen and getattr(self.connector, "uses_cross_attention", False):
+            return Prefix(tokens[:, :0], cross_attention_BND=tokens)
+        return Prefix(tokens)
+
+    def _image_tokens(self, images_BVTCHW: torch.Tensor, robot: str | None) -> torch.Tensor:
+        """Tokens (B, N, D) of every view and frame; N is 0 without cameras."""
         b, v, t = images_BVTCHW.shape[:3]
+        if v == 0:
+            return torch.zeros((b, 0, self.decoder.width), device=images_BVTCHW.device)
+        if self.vision is None or self.connector is None:
+            raise ConfigError(
+                "this policy has no vision encoder, because its robots have no cameras"
+            )
         tokens = self.connector(self.vision(images_BVTCHW.flatten(0, 2)))
         tokens = tokens.unflatten(0, (b, v * t))
         if v * t > 1:
             tokens = tokens + self.views_VTD[str(self._index(robot))][None, :, None]
-        tokens = tokens.flatten(1, 2)
-        if self.states and robot is not None:
-            tokens = torch.cat([tokens, self.states[self._index(robot)](state_BTP)], 1)
-        if getattr(self.connector, "uses_cross_attention", False):
-            return Prefix(tokens[:, :0], cross_attention_BND=tokens)
-        return Prefix(tokens)
+        return tokens.flatten(1, 2)
 
     def losses(self, batch: Batch) -> Losses:
         """Losses of the heads, and the next-token loss of web answers; either may be absent."""
         out = Losses()
         for part in batch.robots:
-            targets_KHA = self.normaliser(part.robot)(part.actions_KHA)
+            targets_KHA = normalized_targets(self.normaliser(part.robot), part)
             prefix = self.prefix(part.images_BVTCHW, part.robot, part.state_BTP)
             out.robots.append(self.head(part.robot).loss(self.decoder, prefix, part, targets_KHA))
         if batch.web is not None:
@@ -231,18 +245,3 @@ class VLAPolicy(BasePolicy):
         generate(self.decoder, prefix, [question_prompt(q) for q in questions], constraints)
         texts = [tokenizer.decode(c.tokens, skip_special_tokens=True) for c in constraints]
         return [text.strip() for text in texts]
-
-
-def _check_slots(config: VLAPolicyConfig, decoder: Any) -> None:
-    """ConfigError unless vision and connector are given exactly if the decoder needs them."""
-    given = [config.vision is not None, config.connector is not None]
-    if given != [not decoder.is_vlm] * 2:
-        advice = "needs vision and connector; give both"
-        if decoder.is_vlm:
-            advice = "has its own vision encoder: remove vision and connector"
-        raise ConfigError(f"policy: decoder {type(decoder).__name__} {advice}")
-    if config.state and decoder.is_vlm:
-        raise ConfigError(
-            "policy.state=true: not possible with a whole vision-language model; "
-            "use vision, connector and decoder slots instead"
-        )

@@ -24,7 +24,7 @@ from vla.serve.service import PolicyService, RequestError
 
 KEY = "VLA_API_KEY"  # if set, clients must send the header "Authorization: Api-Key <its value>"
 MAX_BYTES = 64 * 2**20  # of one message or request body
-PUBLIC = ("/about", "/healthz")  # paths that need no key
+PUBLIC = ("/about", "/healthz")  # paths that need no key, and GET /
 _NO_KEY = "wrong or no key; send Authorization: Api-Key <key>"
 
 
@@ -49,12 +49,17 @@ class _Guard:
                 raise _BodyTooLarge(f"larger than {MAX_BYTES} bytes")
             return message
 
-        if scope["type"] == "lifespan" or scope["path"] in PUBLIC or _has_key(scope):
+        if scope["type"] == "lifespan" or _is_public(scope) or _has_key(scope):
             await self.app(scope, limited, send)
         elif scope["type"] == "websocket":
             await WebSocket(scope, receive, send).close(1008, _NO_KEY)
         else:
             await JSONResponse({"error": _NO_KEY}, 401)(scope, receive, send)
+
+
+def _is_public(scope: Scope) -> bool:
+    page = scope["type"] == "http" and scope["path"] == "/" and scope["method"] in ("GET", "HEAD")
+    return page or scope["path"] in PUBLIC
 
 
 def _has_key(scope: Scope) -> bool:
@@ -76,8 +81,24 @@ async def _disconnected(request: Any, error: Exception) -> Response:
     return Response(status_code=499)
 
 
-def make_app(service: PolicyService, protocols: Sequence[Protocol]) -> Starlette:
-    """The application with the routes of all protocols, ``/about`` and ``/healthz``."""
+def _urls(protocols: Sequence[Protocol], address: str) -> list[str]:
+    """The addresses of all protocols and of the server's own pages."""
+    own = [f"http://{{address}}{path}" for path in PUBLIC]
+    urls = [*(url for protocol in protocols for url in protocol.urls), *own]
+    return [url.format(address=address) for url in urls]
+
+
+def make_app(service: PolicyService, protocols: Sequence[Protocol], policy: str = "") -> Starlette:
+    """The application with the routes of all protocols, ``/``, ``/about`` and ``/healthz``.
+
+    Args:
+        policy: name of the policy for the page at ``/``.
+    """
+
+    async def index(request: Request) -> Response:
+        address = request.headers.get("host", "this server")
+        page = {"policy": policy, "robot": service.policy.robot}
+        return JSONResponse(page | {"endpoints": _urls(protocols, address)})
 
     async def about(request: Request) -> Response:
         return JSONResponse(service.about())
@@ -93,6 +114,7 @@ def make_app(service: PolicyService, protocols: Sequence[Protocol]) -> Starlette
     routes: list[BaseRoute] = [Route("/about", about), Route("/healthz", health)]
     for protocol in protocols:
         routes += protocol.routes(service)
+    routes.append(Route("/", index))  # last: a protocol may answer here
     return Starlette(
         routes=routes,
         middleware=[Middleware(_Guard)],
@@ -119,14 +141,13 @@ def run_server(
     service.runner.predict([None], [service.blank_observation()])
     spec, protocols = service.spec, all_protocols()
     print(
-        f"{policy_dir}: robot {service.policy.robot}, cameras {', '.join(spec.cameras)}, "
+        f"{policy_dir}: robot {service.policy.robot}, cameras {', '.join(spec.cameras) or 'none'}, "
         f"{spec.horizon} action steps a reply"
     )
-    urls = [url for protocol in protocols for url in protocol.urls]
-    for url in [*urls, "http://{address}/about"]:
-        print(url.format(address=f"{host}:{port}"), flush=True)
+    for url in _urls(protocols, f"{host}:{port}"):
+        print(url, flush=True)
     uvicorn.run(
-        make_app(service, protocols),
+        make_app(service, protocols, "/".join(policy_dir.absolute().parts[-2:])),
         host=host,
         port=port,
         log_level="warning",

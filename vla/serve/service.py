@@ -9,6 +9,7 @@ import numpy as np
 
 from vla.inference.runner import Observation, PolicyRunner
 from vla.policies.bound import BoundPolicy
+from vla.policies.names import image_fields, joined_state, match_cameras
 from vla.policies.observations import camera_image
 
 MAX_TEXT = 2000  # characters of an instruction
@@ -53,6 +54,7 @@ class PolicyService:
             "robot": self.policy.robot,
             "cameras": list(spec.cameras),
             "image_size": list(spec.image_size),
+            "image_fit": spec.image_fit,
             "history": spec.history,
             "horizon": spec.horizon,
             "state_dim": spec.state_dim,
@@ -86,51 +88,37 @@ class PolicyService:
                 f"this policy needs frame history ({self.spec.history} frames); "
                 "use the websocket API"
             )
-        images = {camera: self._image(fields, camera) for camera in self.spec.cameras}
+        images = self._images(fields)
         state = {"state": self._state(fields)} if self.spec.state_dim else {}
         return {"images": images, "instruction": instruction, **state}
 
     def blank_observation(self) -> Observation:
         """Black images and a zero state, for the first call, which is slow."""
-        blank = np.zeros((*self.spec.image_size, 3), np.uint8)
+        height, width = (side or 224 for side in self.spec.image_size)  # 0: any size
+        blank = np.zeros((height, width, 3), np.uint8)
         state = np.zeros(self.spec.state_dim, np.float32)
         images = dict.fromkeys(self.spec.cameras, blank)
         return {"images": images, "state": state, "instruction": "wait"}
 
-    def _image(self, fields: Mapping[str, Any], camera: str) -> np.ndarray:
-        """(H, W, 3) uint8 of the policy's size."""
-        images = {k: v for k, v in fields.items() if isinstance(v, np.ndarray) and v.ndim == 3}
-        value = _named(images, self.cameras.get(camera, camera))
-        # a single image needs no name
-        only_one = len(images) == len(self.spec.cameras) == 1 and camera not in self.cameras
-        if value is None and only_one:
-            value = next(iter(images.values()))
-        if value is None:
-            raise RequestError(
-                f"no image for camera {camera!r}; the request has {', '.join(images) or 'none'}; "
-                f"start the server with --camera {camera}=NAME"
-            )
-        if value.shape[-1] != 3 and value.shape[0] == 3:
-            value = value.transpose(1, 2, 0)
+    def _images(self, fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """{camera: (H, W, 3) uint8} of the policy's size."""
+        how = "start the server with --camera {camera}=NAME"
         try:
-            return camera_image(value, camera, self.spec.image_size)
+            fields = {k: _as_array(v) for k, v in fields.items()}
+            given = image_fields(fields)
+            names = match_cameras(self.spec.cameras, given, self.cameras, how, "the request")
+            return {c: camera_image(fields[k], c, self.spec) for c, k in names.items()}
         except ValueError as error:
             raise RequestError(str(error)) from error
 
     def _state(self, fields: Mapping[str, Any]) -> np.ndarray:
         """(P,) float32: the numbers of ``self.state`` joined in order."""
-        parts = {name: _named(fields, name) for name in self.state}
-        missing = [name for name, part in parts.items() if part is None]
-        if missing:
-            raise RequestError(
-                f"no {missing[0]!r} in the request, which has {', '.join(fields)}; "
-                "start the server with --state NAME,NAME"
-            )
         try:
-            state = np.concatenate([np.asarray(p, np.float32).reshape(-1) for p in parts.values()])
-        except (TypeError, ValueError) as error:
-            raise RequestError(f"the state must be numbers ({error})") from error
-        if len(state) != self.spec.state_dim or not np.isfinite(state).all():
+            how = "start the server with --state NAME,NAME"
+            state = joined_state(fields, self.state, how, "the request")
+        except ValueError as error:
+            raise RequestError(str(error)) from error
+        if len(state) != self.spec.state_dim:
             raise RequestError(
                 f"the policy needs a state of {self.spec.state_dim} finite numbers, "
                 f"got {len(state)}"
@@ -138,9 +126,7 @@ class PolicyService:
         return state
 
 
-def _named(fields: Mapping[str, Any], name: str) -> Any:
-    """A field by its full name, or by the last part of a slash-separated one if it is unique."""
-    if name in fields:
-        return fields[name]
-    found = [k for k in fields if k.rsplit("/", 1)[-1] == name]
-    return fields[found[0]] if len(found) == 1 else None
+def _as_array(value: Any) -> Any:
+    """Nested lists, as JSON has them, as an array; other values as they are."""
+    is_nested = isinstance(value, list) and value and isinstance(value[0], list)
+    return np.asarray(value) if is_nested else value

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from math import inf
 from typing import Annotated, Any, Literal
 
-import yaml
-
-from vla.config import Slot, check
+from vla.config import Slot, check_ranges, plain
 from vla.data.config import DataConfig
-from vla.errors import ConfigError
-from vla.policies.checkpoint import plain
-from vla.training.optim import OptimConfig
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Length, logging and hardware of a training run."""
 
-    steps: int = 1000  # optimiser steps
+    # Optimiser steps. A larger number continues a run, also a finished one. The cosine and linear
+    # schedules then end at the new last step, so the learning rate jumps.
+    steps: int = 1000
     batch_size: int = 16  # image rows of one step on one device
     seed: int = 0  # seed of initial weights, data order and augmentation
     log_every: int = 50  # steps between two logs of the training metrics
@@ -37,6 +34,42 @@ class TrainConfig:
     accelerator: str = "auto"  # Lightning's accelerator: auto, cpu, gpu ...
     devices: int = 1  # number of GPUs or processes, trained with DDP
     threads: int = 0  # CPU threads of torch; 0: torch's default
+
+    def __post_init__(self) -> None:
+        some, any_number = (1, inf), (0, inf)
+        check_ranges(
+            self,
+            **dict.fromkeys(("steps", "batch_size", "devices"), some),
+            **dict.fromkeys(("log_every", "val_every", "save_every"), some),
+            **dict.fromkeys(("val_windows", "rollout_episodes", "patience"), any_number),
+            threads=any_number,
+            seed=(0, 2**32 - 1),
+        )
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with linear warm-up and a schedule."""
+
+    lr: float = 1e-3  # learning rate after warm-up
+    # Factor of every learning rate here; scaling ladders set it for a model size.
+    lr_scale: float = 1.0
+    weight_decay: float = 0.05  # of matrices; vectors (biases, norms) have none
+    betas: tuple[float, float] = (0.9, 0.95)  # AdamW's beta1 and beta2
+    warmup_steps: int = 100  # steps of linear warm-up
+    # Learning rate after warm-up.
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    min_lr_ratio: float = 0.02  # last learning rate divided by lr (cosine and linear)
+    grad_clip_norm: float = 1.0  # largest gradient norm; larger gradients are scaled to it
+    # Factors of lr for parts of the policy by name, for example {vision: 0.1, decoder.lm: 0.3}. The
+    # longest matching name counts.
+    lr_multipliers: dict[str, float] = field(default_factory=dict)
+    # Parts that are not trained, for example [vision, connector, decoder] to train only the heads.
+    frozen: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_ranges(self, lr=(0, inf), lr_scale=(0, inf), weight_decay=(0, inf))
+        check_ranges(self, warmup_steps=(0, inf), min_lr_ratio=(0, 1), grad_clip_norm=(0, inf))
 
 
 @dataclass(frozen=True)
@@ -60,30 +93,3 @@ class RunConfig:
 def resolved(config: RunConfig) -> dict[str, Any]:
     """The whole configuration as plain data, for ``config.yaml``."""
     return plain(vars(config))
-
-
-def check_same_run(saved: Path, config: RunConfig) -> None:
-    """Check that the folder of ``saved`` (``config.yaml``) holds no other run.
-
-    The number of threads may differ. An option that is missing in the file has its default value.
-
-    Raises:
-        ConfigError: the file has another configuration.
-    """
-    if not saved.is_file():
-        return
-    try:
-        before = check(yaml.safe_load(saved.read_text(encoding="utf-8")), RunConfig, "")
-    except ConfigError:  # an option of an older version
-        before = None
-    if before is None or _without_threads(before) != _without_threads(config):
-        raise ConfigError(
-            f"{saved}: this folder holds a run with another configuration; "
-            "choose another output_dir or delete the folder"
-        )
-
-
-def _without_threads(config: RunConfig) -> dict[str, Any]:
-    settings = resolved(config)
-    settings["train"].pop("threads")
-    return settings

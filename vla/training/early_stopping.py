@@ -8,6 +8,8 @@ from typing import Any
 import lightning
 import torch
 
+from vla.errors import DataError
+from vla.training.checkpoint_io import is_whole
 from vla.training.monitor import Monitor
 
 
@@ -61,12 +63,13 @@ class EarlyStopping(lightning.Callback):
         """Copy the best weights into the policy.
 
         Raises:
-            RuntimeError: the file lacks a weight.
+            DataError: the file is missing or damaged, or lacks a weight.
         """
+        advice = f"delete {self.path.parent} and train again"
+        if not self.path.is_file() or not is_whole(self.path):
+            raise DataError(f"{self.path}: missing or damaged; {advice}")
         saved = torch.load(self.path, map_location=policy.device, weights_only=True)["state_dict"]
         missing, _ = policy.load_state_dict(saved, strict=False)
         lost = [n for n in missing if not n.startswith("metrics.")]  # metrics are created on use
         if lost:
-            raise RuntimeError(
-                f"{self.path}: lacks {lost[0]}; delete {self.path.parent} and train again"
-            )
+            raise DataError(f"{self.path}: lacks {lost[0]}; {advice}")

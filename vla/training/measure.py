@@ -20,6 +20,7 @@ from vla.training.optim import make_optimizer
 from vla.types import Batch, RobotBatch
 from vla.utils.device import autocast, resolve, synchronize
 from vla.utils.memory import peak_memory_mb
+from vla.utils.progress import track
 
 
 def example_batch(specs: dict[str, Any], rows: int, segments: int, plans: bool) -> Batch:
@@ -141,7 +142,8 @@ def run_measurements(arguments: list[str], as_json: bool, steps: int, device: st
     """
     overrides = [a for a in arguments if "=" in a]
     rows = []
-    for path in (a for a in arguments if "=" not in a):
+    paths = [a for a in arguments if "=" not in a]
+    for path in track(paths, "measure", unit="policies"):
         # peak memory is that of a process
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             rows.append(pool.submit(measure, path, overrides, steps, device).result())
@@ -176,7 +178,7 @@ def show_measured(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    from vla.evaluation.report import print_table
+    from vla.utils.tables import print_table
 
     table = [
         {

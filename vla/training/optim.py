@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """AdamW with linear warm-up and a schedule."""
-
-    lr: float = 1e-3  # learning rate after warm-up
-    # Factor of every learning rate here; scaling ladders set it for a model size.
-    lr_scale: float = 1.0
-    weight_decay: float = 0.05  # of matrices; vectors (biases, norms) have none
-    betas: tuple[float, float] = (0.9, 0.95)  # AdamW's beta1 and beta2
-    warmup_steps: int = 100  # steps of linear warm-up
-    # Learning rate after warm-up.
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    min_lr_ratio: float = 0.02  # last learning rate divided by lr (cosine and linear)
-    grad_clip_norm: float = 1.0  # largest gradient norm; larger gradients are scaled to it
-    # Factors of lr for parts of the policy by name, for example {vision: 0.1, decoder.lm: 0.3}. The
-    # longest matching name counts.
-    lr_multipliers: dict[str, float] = field(default_factory=dict)
-    # Parts that are not trained, for example [vision, connector, decoder] to train only the heads.
-    frozen: list[str] = field(default_factory=list)
+from vla.training.config import OptimConfig
 
 
 def make_optimizer(module: nn.Module, config: OptimConfig, steps: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -12,7 +13,9 @@ import lightning
 import numpy as np
 import torch
 
+from vla.errors import ConfigError
 from vla.training import provenance
+from vla.training.divergence import DivergenceGuard
 from vla.types import Batch
 from vla.utils.csv_tables import read_table, write_table
 
@@ -83,9 +86,10 @@ class Provenance(lightning.Callback):
 
 
 class Checkpointer(lightning.Callback):
-    """Writes the resume checkpoint, also after Ctrl-C and SIGTERM once the current step is done.
+    """Writes the resume checkpoint, also at the end of the run and after Ctrl-C or SIGTERM.
 
-    A second signal stops at once; the last checkpoint stays. All processes stop at the same step.
+    After a signal the current step is finished first. A second signal stops at once; the last
+    checkpoint stays. All processes stop at the same step.
 
     It replaces Lightning's ModelCheckpoint, which writes before the validation of the same step.
     A run that continues from such a checkpoint would skip this validation.
@@ -94,22 +98,28 @@ class Checkpointer(lightning.Callback):
         path: file of the checkpoint.
         every: steps between two checkpoints.
         val_every: steps between two validations.
+        guard: the callback that keeps weights that are not finite out of checkpoints.
     """
 
-    def __init__(self, path: Path, every: int, val_every: int) -> None:
-        self.path, self.every, self.val_every = path, every, val_every
+    def __init__(self, path: Path, every: int, val_every: int, guard: DivergenceGuard) -> None:
+        self.path, self.every, self.val_every, self.guard = path, every, val_every, guard
+        self.saved = 0  # step of the last checkpoint
         self.stop_requested = False
         self.handlers = dict[signal.Signals, Any]()  # handlers before training, by signal
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Handle the signals; only the main thread may."""
+        """Check the free space, and handle the signals; only the main thread may."""
+        self.saved = trainer.global_step
+        check_free_space(self.path.parent, pl_module)
         if threading.current_thread() is not threading.main_thread():
             return
         present = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         ignored = (signal.SIG_IGN, None)
         self.handlers = {number: h for number, h in present.items() if h not in ignored}
-        for number in self.handlers:
+        for number, handler in [*self.handlers.items()]:
             signal.signal(number, self._request_stop)
+            if self.stop_requested:  # a signal came between these lines
+                signal.signal(number, handler)
 
     def _request_stop(self, number: int, frame: Any) -> None:
         self._restore_handlers()
@@ -142,8 +152,33 @@ class Checkpointer(lightning.Callback):
         stop = self.stop_requested
         if trainer.world_size > 1:
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
-        stop = stop and trainer.global_step < trainer.max_steps
-        if stop or trainer.global_step % self.every == 0:
+        finished = trainer.should_stop or trainer.global_step >= trainer.max_steps
+        stop = stop and not finished
+        if stop or finished or trainer.global_step % self.every == 0:
+            self.guard.check_gradient(trainer)
             trainer.save_checkpoint(self.path)
+            self.saved = trainer.global_step
         if stop:
             raise KeyboardInterrupt
+
+
+def check_free_space(folder: Path, policy: Any) -> None:
+    """Check that the disk has room for the checkpoints and the policy of a run.
+
+    While a checkpoint is written, there are two older ones. AdamW has two numbers for each trained
+    parameter.
+
+    Raises:
+        ConfigError: the free space is too small.
+    """
+    weights = sum(p.numel() * p.element_size() for p in policy.parameters())
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    moments = 2 * sum(p.numel() * p.element_size() for p in trained)
+    present = sum(p.stat().st_size for p in folder.glob("*.ckpt"))
+    needed = 3 * (weights + moments) + weights - present
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ConfigError(
+            f"output_dir {folder}: the disk has {free / 1e9:.3g} GB free, and checkpoints and "
+            f"policy need {needed / 1e9:.3g} GB; free space or choose another output_dir"
+        )

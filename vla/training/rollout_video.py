@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import lightning
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.compat.proto.summary_pb2 import Summary
 
+from vla.benchmarks.base import Benchmark
 from vla.evaluation.rollout import evaluate, open_benchmark
 from vla.evaluation.video import animation
 
@@ -16,26 +18,47 @@ class RolloutVideo(lightning.Callback):
     """Runs ``episodes`` episodes of every default task after each validation, on rank 0.
 
     It runs them for the first robot whose data was recorded in a benchmark. Without such a robot
-    it does nothing.
+    it does nothing. If the benchmark cannot be opened here, it says so before the first step.
+
+    Args:
+        episodes: of each task; 0: none.
+        progress: show the progress of long rollouts in log files.
     """
 
-    def __init__(self, episodes: int) -> None:
-        self.episodes = episodes
+    def __init__(self, episodes: int, progress: bool = False) -> None:
+        self.episodes, self.progress = episodes, progress
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Create one environment of the benchmark, and go without rollouts if that fails."""
+        if trainer.global_rank or not self._robot(pl_module):
+            return
+        try:
+            benchmark = self._open(pl_module)
+            benchmark.make_env(benchmark.default_tasks()[0]).close()
+        except Exception as error:  # libraries of simulators raise anything
+            self.episodes = 0
+            reason = " ".join(str(error).split()) or type(error).__name__
+            text = f"no rollouts during training: the benchmark cannot be opened ({reason})"
+            print(text, file=sys.stderr, flush=True)
+
+    def _robot(self, policy: Any) -> str | None:
+        robots = [n for n, spec in policy.specs.items() if spec.benchmark]
+        return robots[0] if robots and self.episodes else None
+
+    def _open(self, policy: Any) -> Benchmark:
+        spec = policy.specs[self._robot(policy)]
+        return open_benchmark(spec.benchmark, spec.cameras)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Run the episodes and log ``val/success`` and the video."""
-        robots = [n for n, spec in pl_module.specs.items() if spec.benchmark]
-        if not self.episodes or not robots or trainer.global_rank:
+        robot = self._robot(pl_module)
+        if robot is None or trainer.global_rank:
             return
-        policy = pl_module.robot(robots[0])
-        benchmark = open_benchmark(policy.spec.benchmark, policy.spec.cameras)
+        policy, benchmark = pl_module.robot(robot), self._open(pl_module)
         tasks = benchmark.default_tasks()
-        was_training = pl_module.training
-        pl_module.eval()
         results, videos = evaluate(
-            policy, benchmark, tasks, self.episodes, videos=8, progress=False
+            policy, benchmark, tasks, self.episodes, videos=8, progress=self.progress
         )
-        pl_module.train(was_training)
         success = sum(r.success for r in results) / len(results)
         for logger in trainer.loggers:
             logger.log_metrics({"val/success": success}, trainer.global_step)

@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import logging
-import shutil
+import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-import yaml
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from vla.config import build, load_config
-from vla.data.datamodule import Streams, sample_chunks
+from vla.data.datamodule import Streams, check_splits, sample_chunks
 from vla.errors import TrainingInterrupted
 from vla.policies.base import BasePolicy
 from vla.policies.checkpoint import save_policy, start_from
-from vla.training.config import RunConfig, TrainConfig, check_same_run, resolved
+from vla.training.checkpoint_io import LAST, AtomicCheckpointIO, checkpoint_step, latest_checkpoint
+from vla.training.config import RunConfig, TrainConfig
+from vla.training.divergence import DivergenceGuard
 from vla.training.early_stopping import EarlyStopping
+from vla.training.interruption import report_interruption, stoppable
 from vla.training.monitor import Monitor
 from vla.training.optim import make_optimizer
 from vla.training.provenance import FILE
 from vla.training.resume import Checkpointer, Provenance, RngState, StreamPosition
 from vla.training.rollout_video import RolloutVideo
+from vla.training.run_folder import (
+    POLICY,
+    check_folder,
+    check_writable,
+    is_finished,
+    read_summary,
+    remove_stale,
+    write_start,
+)
 from vla.training.specs import make_robot_specs, run_tokenizer
+from vla.training.summary import already_finished, describe, write_summary
 from vla.utils.locking import exclusive_lock
 
 __all__ = ["RunConfig", "TrainConfig", "make_robot_specs", "run_tokenizer", "train"]
@@ -43,57 +54,87 @@ def train_from_file(path: str, overrides: list[str], progress: bool = True) -> P
 def train(config: RunConfig, progress: bool = True) -> Path:
     """Train a policy and return its folder.
 
-    An interrupted run continues from its checkpoint. A finished run returns at once.
+    An interrupted run continues from its checkpoint. A finished run returns at once; with more
+    ``train.steps`` it continues.
 
     Args:
         config: the run.
-        progress: show a progress bar, or plain lines if the output is not a terminal.
+        progress: show the progress and a report at the end on stderr.
 
     Raises:
         ConfigError: ``output_dir`` holds a run with another configuration.
+        DataError: a data set is unusable, or has changed since the run began; or ``output_dir``
+            cannot be written.
         FolderLocked: another process trains in ``output_dir``.
-        TrainingInterrupted: Ctrl-C or SIGTERM; the current step was finished and saved.
+        TrainingDiverged: a loss or gradient is not finite.
+        TrainingInterrupted: Ctrl-C or SIGTERM; the current step was finished and saved. After the
+            last step the policy is saved too.
     """
-    # 1. The folder: it holds this run or none, and no other process trains in it.
-    folder = Path(config.output_dir)
-    saved_config, saved_policy = folder / "config.yaml", folder / "policy"
-    checkpoint = folder / "last.ckpt"
-    check_same_run(saved_config, config)
-    if saved_policy.is_dir():
-        return saved_policy
-    folder.mkdir(parents=True, exist_ok=True)
-    first_process = getattr(rank_zero_only, "rank", 0) == 0  # with DDP, one process has the lock
-    with exclusive_lock(folder) if first_process else nullcontext():
-        if not saved_config.is_file():  # an earlier start failed before training began
-            shutil.rmtree(folder / "tokenizer", ignore_errors=True)
+    folder, options = Path(config.output_dir), config.train
+    first = getattr(rank_zero_only, "rank", 0) == 0  # with DDP, one process has the lock
+    show = partial(print, file=sys.stderr, flush=True) if progress and first else _hide
+    # 1. The data and the folder: it holds this run or none, and no other process trains in it.
+    for note in check_folder(folder, config):
+        show(note)
+    if is_finished(folder, config):
+        show(already_finished(folder, config, read_summary(folder)))
+        return folder / POLICY
+    check_splits(config.data, validation=options.patience > 0)
+    check_writable(folder)
+    message = f"{folder}: no training step was running; the same command continues"
+    with stoppable(message), exclusive_lock(folder) if first else nullcontext():
+        if first:
+            remove_stale(folder)
         # 2. The random seeds and the machine.
-        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-        # Warnings about Lightning's internals.
-        warnings.filterwarnings("ignore", message=".*Checkpoint directory.*|.*LeafSpec.*")
-        if config.train.threads:
-            torch.set_num_threads(config.train.threads)
-        lightning.seed_everything(config.train.seed, verbose=False)
+        prepare_machine(options)
         # 3. The policy, built for the robots and words of the data.
         policy = make_policy(config, folder)
-        if config.init_from and not checkpoint.is_file():
+        checkpoint = latest_checkpoint(folder)
+        if config.init_from and checkpoint is None:
             start_from(policy, config.init_from)
-        text = yaml.safe_dump(resolved(config), sort_keys=False)
-        saved_config.write_text(text, encoding="utf-8")
+        if first:
+            write_start(folder, config)
         # 4. The loop. Lightning calls policy.training_step for every batch of the data.
-        options = config.train
         data = Streams(config.data, options.batch_size, options.seed, options.val_windows)
-        monitor = Monitor(options.log_every, progress, folder / "train.log")
+        log = folder / "train.log"
+        monitor = Monitor(folder.name, options.log_every, progress, log, options.monitor)
+        guard = DivergenceGuard(monitor)
         stopping = EarlyStopping(folder / "best.ckpt", monitor, options.monitor, options.patience)
-        trainer = make_trainer(config, folder, checkpoint, monitor, stopping)
-        resume = str(checkpoint) if checkpoint.is_file() else None
-        with report_interruption(trainer):
-            trainer.fit(policy, datamodule=data, ckpt_path=resume, weights_only=True)
-        if options.patience and (stopping.stopped or trainer.global_step == options.steps):
+        # Last, so that the checkpoint has the state of all others after the same step.
+        saver = Checkpointer(folder / LAST, options.save_every, validation_steps(config), guard)
+        callbacks = [monitor, guard, *([stopping] if options.patience else []), saver]
+        trainer = make_trainer(config, folder, callbacks, checkpoint)
+        with report_interruption(trainer, saver):
+            trainer.fit(policy, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        if options.patience:
             stopping.load_best(policy)
         # 5. The saved policy.
         if trainer.is_global_zero:
-            save_policy(policy, config.policy, saved_policy)
-    return saved_policy
+            save_policy(policy, config.policy, folder / POLICY)
+            step = trainer.global_step
+            write_summary(folder, config, step, monitor.validation, monitor.best)
+    show(describe(folder, config, read_summary(folder)))
+    if saver.stop_requested:  # during the last step: the caller must not start anything else
+        raise TrainingInterrupted(f"after the last step; {folder / POLICY} is complete")
+    return folder / POLICY
+
+
+def _hide(text: str) -> None:
+    """Print nothing."""
+
+
+def prepare_machine(options: TrainConfig) -> None:
+    """Set seeds and threads, and hide Lightning's messages about its internals."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory.*|.*LeafSpec.*")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    lightning.seed_everything(options.seed, verbose=False)
+
+
+def validation_steps(config: RunConfig) -> int:
+    """Steps between two validations; at least one at the end of a short run."""
+    return min(config.train.val_every, config.train.steps)
 
 
 def make_policy(config: RunConfig, folder: Path) -> BasePolicy:
@@ -112,29 +153,24 @@ def make_policy(config: RunConfig, folder: Path) -> BasePolicy:
 
 
 def make_trainer(
-    config: RunConfig,
-    folder: Path,
-    checkpoint: Path,
-    monitor: Monitor,
-    stopping: EarlyStopping,
+    config: RunConfig, folder: Path, callbacks: list[Any], checkpoint: Path | None
 ) -> lightning.Trainer:
-    """Lightning's trainer with the callbacks, in the order in which they have to run."""
+    """Lightning's trainer with the callbacks, in the order in which they have to run.
+
+    Args:
+        callbacks: further callbacks; the last one writes the checkpoints.
+        checkpoint: where the run continues from; None: it starts.
+    """
     options = config.train
-    val_every = min(options.val_every, options.steps)
+    # TensorBoard shows the run's name, and hides what was logged after the checkpoint.
+    purge: dict[str, Any] = (
+        {} if checkpoint is None else {"purge_step": checkpoint_step(checkpoint) + 1}
+    )
     loggers: list[Any] = [
-        TensorBoardLogger(str(folder), name="", version="tensorboard"),
+        TensorBoardLogger(str(folder), name="tensorboard", version=folder.name, **purge),
         CSVLogger(str(folder), name="", version=f"csv-{len(list(folder.glob('csv-*'))):04d}"),
     ]
-    callbacks = [
-        StreamPosition(),
-        RngState(),
-        Provenance(folder / FILE),
-        monitor,
-        *([stopping] if options.patience else []),  # reads the metrics of the monitor
-        RolloutVideo(options.rollout_episodes),
-        # Last, so that the checkpoint has the state of all others after the same step.
-        Checkpointer(checkpoint, options.save_every, val_every),
-    ]
+    *middle, last = callbacks
     return lightning.Trainer(
         # "unused parameters": a batch may have only robot rows or only web rows
         strategy="ddp_find_unused_parameters_true" if options.devices > 1 else "auto",
@@ -143,30 +179,24 @@ def make_trainer(
         precision=options.precision,
         max_steps=options.steps,
         max_epochs=-1,
-        val_check_interval=val_every,
+        val_check_interval=validation_steps(config),
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         gradient_clip_val=config.optim.grad_clip_norm,
         logger=loggers,
-        callbacks=callbacks,
+        callbacks=[
+            StreamPosition(),
+            RngState(),
+            Provenance(folder / FILE),
+            *middle,
+            # A terminal has one progress bar at a time.
+            RolloutVideo(options.rollout_episodes, not sys.stderr.isatty()),
+            last,
+        ],
+        plugins=[AtomicCheckpointIO()],
         log_every_n_steps=options.log_every,
         enable_checkpointing=False,  # see Checkpointer
         enable_progress_bar=False,  # see Monitor
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-
-
-@contextmanager
-def report_interruption(trainer: lightning.Trainer) -> Iterator[None]:
-    """Turn the exit after Ctrl-C and SIGTERM into TrainingInterrupted; stop loader processes."""
-    try:
-        yield
-    except SystemExit:  # Lightning raises it after Ctrl-C and SIGTERM
-        raise TrainingInterrupted(
-            f"stopped at step {trainer.global_step} of {trainer.max_steps}; "
-            "the same command continues"
-        ) from None
-    finally:
-        # Lightning skips this if the run ends in a validation; the loader processes would stay.
-        trainer.fit_loop.teardown()

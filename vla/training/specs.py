@@ -52,6 +52,12 @@ def _robot_spec(
             f"data.robots: {', '.join(names)} have different action dimensions, "
             f"so they are not one robot ({robot}); give them different names"
         )
+    sizes = {f"{n}: {m.image_size}, {m.image_fit}" for n, m in zip(names, manifests, strict=True)}
+    if len({(m.image_size, m.image_fit) for m in manifests}) > 1:
+        raise ConfigError(
+            f"data.robots: the data sets of robot {robot} have images of different size or fit "
+            f"({'; '.join(sorted(sizes))}); pack them with the same source.mapping.size and fit"
+        )
     statistics = pooled_statistics([data.datasets[n] for n in names])
     relative: tuple[int, ...] = ()
     if set(names) & set(data.relative):
@@ -67,6 +73,7 @@ def _robot_spec(
         action_space=union_bounds(spaces),
         cameras=camera_names(data, names[0], first),
         image_size=first.image_size,
+        image_fit=first.image_fit,
         history=window.history,
         horizon=window.horizon,
         statistics=statistics,

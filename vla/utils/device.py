@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 
@@ -21,6 +23,15 @@ def resolve(device: str) -> str:
             f"--device {device}: {reason}; choose auto, cpu, or cuda on a machine that has one"
         ) from None
     return device
+
+
+def describe() -> str:
+    """The device that ``auto`` takes, for people: the GPU with its memory, or the CPU cores."""
+    if not torch.cuda.is_available():
+        return f"cpu ({os.cpu_count()} cores, no CUDA GPU found)"
+    gpu = torch.cuda.get_device_properties(0)
+    count = torch.cuda.device_count()
+    return f"cuda ({count} x {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB)"
 
 
 def autocast(precision: str, device: str | torch.device) -> torch.autocast:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
 from vla.errors import DataError
 
-# Rows in rising order -> their images, (H, W, 3) uint8, one at a time.
+# Rows in rising order -> their images, one at a time: (H, W, 3) uint8, or (H, W) distances. Use
+# ``vla.data.readers.pixels.decode_pixels``.
 Frames = Callable[[Sequence[int]], Iterator[np.ndarray]]
 
 
@@ -24,6 +26,31 @@ class Field:
     kind: Literal["image", "numbers", "text"]
     dims: int = 0  # numbers per row
     names: tuple[str, ...] = ()  # names of the dimensions, if the format has them
+    depth: bool = False  # an image of distances; left out unless ``mapping.cameras`` names it
+
+
+_T = TypeVar("_T")
+
+
+class OnDemand(Mapping[str, _T]):
+    """Columns of an episode; each is read at its first use.
+
+    A damaged column therefore matters only if the mapping uses it.
+    """
+
+    def __init__(self, read: Mapping[str, Callable[[], _T]]) -> None:
+        self._read, self._values = dict(read), dict[str, _T]()
+
+    def __getitem__(self, key: str) -> _T:
+        if key not in self._values:
+            self._values[key] = self._read[key]()
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read)
+
+    def __len__(self) -> int:
+        return len(self._read)
 
 
 @dataclass
@@ -34,9 +61,12 @@ class Recording:
     steps: int  # T
     fps: float  # rows per second; 0: unknown
     instruction: str  # empty if the format has none
-    numbers: dict[str, np.ndarray]  # field -> (T, dims)
+    numbers: Mapping[str, np.ndarray]  # field -> (T, dims); see ``OnDemand``
     frames: dict[str, Frames]  # image field -> its images
-    texts: dict[str, list[str]] = field(default_factory=dict)  # text field -> T texts
+    texts: Mapping[str, list[str]] = field(default_factory=dict)  # text field -> T texts
+    # T texts if the instruction changes within the episode; empty: ``instruction`` in every row.
+    instructions: list[str] = field(default_factory=list)
+    split: str = ""  # recorded split: "train", "val"; empty: not recorded
 
 
 class Reader(ABC):
@@ -50,7 +80,16 @@ class Reader(ABC):
     robot: str = ""  # name of the robot, if recorded
     fps: float = 0.0  # rows per second; 0: not recorded, the mapping must set it
     fields: dict[str, Field]
+    # Fields that cannot be read -> why, as a whole message; an error only if the mapping uses them.
+    unusable: Mapping[str, str] = MappingProxyType({})
+    # Fields of action and state, in order, if the mapping names none. Empty: chosen by name.
+    default_action: Sequence[str] = ()
+    default_state: Sequence[str] = ()
+    # Episodes that cannot be used, known without reading them -> why.
+    bad: Mapping[int, str] = MappingProxyType({})
     missing: list[str]  # files that the description lists and that are absent, as messages
+    # What is left out or assumed, one message each; `vla pack` and `vla doctor` print them.
+    notes: Sequence[str] = ()
 
     @classmethod
     @abstractmethod
@@ -66,7 +105,25 @@ class Reader(ABC):
         """Number of episodes."""
 
     @abstractmethod
-    def __getitem__(self, index: int) -> Recording: ...
+    def __getitem__(self, index: int) -> Recording:
+        """One episode.
+
+        Raises:
+            DataError, BadSample: it is damaged; the message has file, episode and row.
+        """
+
+    def location(self, index: int) -> str:
+        """The file or folder of an episode, for messages about damage."""
+        return str(self.path)
+
+    def choose_rows(self, rows_per_second: float, used: Collection[str]) -> None:  # noqa: B027
+        """Set the rate of the rows, in formats that record messages at times instead of rows.
+
+        Every row then has a value of every used field. Other formats ignore it.
+        """
+
+    def leave_out_incomplete(self, used: Collection[str]) -> None:  # noqa: B027
+        """Leave out episodes that lack files of the used fields (``--skip-missing``)."""
 
 
 def need(module: str) -> Any:

@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-import io
-import json
-import re
-import struct
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from vla.config.registry import register
-from vla.data.readers.base import Field, Frames, Reader, Recording, need
-from vla.data.readers.files import SKIP_BAD
+from vla.data.readers.base import Field, Frames, OnDemand, Reader, Recording
+from vla.data.readers.files import SKIP_BAD, natural_key, reading
+from vla.data.readers.rlds_features import (
+    METADATA,
+    Column,
+    holds_images,
+    read_columns,
+    read_images,
+    read_numbers,
+    read_texts,
+)
+from vla.data.readers.rlds_records import (
+    dataset_name,
+    missing_files,
+    read_features,
+    records,
+    split_of,
+)
+from vla.data.row_texts import first_text, varying, written_once
 from vla.errors import DataError
 
-# Bytes around a record: its length with a checksum, and the checksum of the data.
-_HEAD, _FOOT = 12, 4
+_SAMPLED = 8  # records that are read to find columns without data
+# Text columns that are instructions, the first with a text counts.
+_LANGUAGE = ("language", "lang", "task", "task_description", "natural_language", "prompt")
+# Columns with exactly one number per step, from which the number of steps is known.
+_COUNTED = ("is_first", "is_last", "is_terminal", "reward", "discount")
 
 
 @register("reader", "rlds")
@@ -29,7 +46,7 @@ class RldsReader(Reader):
     The format does not record the rows per second.
 
     Raises:
-        DataError: a file or the description is missing or truncated.
+        DataError: the description is missing or damaged, or no record can be read.
     """
 
     format, layout, order = "rlds", "features.json, *.tfrecord", 20
@@ -42,167 +59,148 @@ class RldsReader(Reader):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        files = sorted(p for p in path.glob("*.tfrecord*"))
+        found = (p for p in path.glob("*.tfrecord*") if p.is_file())
+        files = sorted(found, key=lambda p: natural_key(p.name))
         if not files:
             raise DataError(
                 f"{path}: features.json but no .tfrecord files; download the whole folder"
             )
-        self.robot, self.missing = _name(path), _missing_files(files)
-        self.places = [(file, offset, size) for file in files for offset, size in _records(file)]
+        self.robot, self.missing = dataset_name(path), missing_files(files)
+        self.columns, left_out = read_columns(path / "features.json")
+        self.places = [record for file in files for record in records(file)]
         if not self.places:
             raise DataError(f"{path}: its .tfrecord files hold no episodes")
-        self.fields = _fields(path / "features.json")
-        first = self._example(0)
-        empty = [  # declared without data, such as Bridge's image_1 to image_3
-            k
-            for k, f in self.fields.items()
-            if f.kind == "image" and not any(first[k].bytes_list.value if k in first else [])
+        splits = {split_of(file) for file in files}
+        self.has_splits = {"train", "val"} <= splits
+        self.notes = [
+            *([f"left out, no fixed size per row: {', '.join(left_out)}"] if left_out else []),
+            *(p.error for p in self.places if p.error),
+            *self._look_at(self._sample()),
         ]
-        self.fields = {k: f for k, f in self.fields.items() if k not in empty}
+        self.fields = {name: c.field for name, c in self.columns.items()}
 
     def __len__(self) -> int:
         return len(self.places)
 
-    def _example(self, index: int) -> Any:
-        """The features of one record, checked against its checksum."""
-        proto, crc = need("tfrecord.example_pb2"), need("crc32c")
-        file, offset, size = self.places[index]
-        with file.open("rb") as stream:
-            stream.seek(offset)
-            data = stream.read(size)
-            (expected,) = struct.unpack("<I", stream.read(_FOOT))
-        value = crc.crc32c(data)
-        if ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF != expected:
-            raise DataError(
-                f"{file}: episode {index} does not match its checksum; "
-                "download the file again, or skip bad episodes with --skip-bad"
-            )
-        example = proto.Example()
-        example.ParseFromString(data)
-        return example.features.feature
+    def location(self, index: int) -> str:
+        return str(self.places[index].file)
+
+    def _sample(self) -> list[Any]:
+        """The features of some readable records."""
+        found: list[Any] = []
+        errors: list[str] = []
+        step = max(1, len(self.places) // _SAMPLED)
+        order = [*range(0, len(self.places), step), *range(len(self.places))]
+        for index in order:
+            try:
+                found.append(read_features(self.places[index], index))
+            except ValueError as error:
+                errors.append(str(error))
+            if len(found) == _SAMPLED or (index == order[-1] and found):
+                break
+        if not found:
+            raise DataError(errors[0])
+        return found
+
+    def _look_at(self, sample: list[Any]) -> Iterator[str]:
+        """Drop columns without data, find images that are declared as byte strings; notes."""
+        absent, images = [], []
+        for name, column in list(self.columns.items()):
+            if column.per_episode and column.field.kind != "text":
+                del self.columns[name]  # a number of the episode is no column
+                continue
+            values = [f[name] for f in sample if name in f]
+            encoded = [v for f in values for v in f.bytes_list.value[:1]]
+            counts = [len(f.int64_list.value) + len(f.float_list.value) for f in values]
+            if column.field.kind != "text" and not any(encoded) and not any(counts):
+                absent.append(name)  # such as Bridge's image_1 to image_3
+                del self.columns[name]
+            elif column.field.kind == "text" and not values:
+                del self.columns[name]
+            elif column.field.kind == "text" and not column.per_episode and holds_images(encoded):
+                images.append(name)
+                self.columns[name] = replace(column, field=Field("image"), storage="image")
+        if absent:
+            yield f"declared in features.json but without data: {', '.join(absent)}"
+        if images:
+            yield f"byte strings that are images: {', '.join(images)}"
+
+    @functools.cached_property
+    def language(self) -> list[str]:
+        """Text columns that may have the instruction, the most specific first."""
+
+        def rank(name: str) -> tuple[int, bool]:
+            short = name.rsplit("/", 1)[-1].lower()
+            level = 0 if "instruction" in short else 1 if short in _LANGUAGE else 2
+            return level, name.startswith(METADATA)
+
+        texts = [n for n, c in self.columns.items() if c.field.kind == "text"]
+        return sorted((n for n in texts if rank(n)[0] < 2), key=rank)
 
     def __getitem__(self, index: int) -> Recording:
-        features = self._example(index)
-        where = f"{self.places[index][0]}: episode {index}"
+        place = self.places[index]
+        features = read_features(place, index)
+        where = f"{place.file}: episode {index}"
         steps = self._steps(features, where)
-        numbers: dict[str, np.ndarray] = {}
-        frames: dict[str, Frames] = {}
-        texts: dict[str, list[str]] = {}
-        for key, field in self.fields.items():
-            if key not in features:
-                raise DataError(f"{where} has no {key!r}, which features.json declares; {SKIP_BAD}")
-            values = features[key]
-            if field.kind == "numbers":
-                flat = np.array(
-                    values.float_list.value or values.int64_list.value, dtype=np.float64
-                )
-                if flat.size != steps * field.dims:
-                    raise DataError(
-                        f"{where}: {key!r} has {flat.size} numbers for {steps} steps of "
-                        f"{field.dims}; {SKIP_BAD}"
-                    )
-                numbers[key] = flat.reshape(steps, field.dims)
-            elif len(values.bytes_list.value) != steps:
+
+        def get(name: str) -> Any:
+            if name not in features:
                 raise DataError(
-                    f"{where}: {key!r} has {len(values.bytes_list.value)} entries for {steps} "
-                    f"steps; {SKIP_BAD}"
+                    f"{where} has no {name!r}, which features.json declares; {SKIP_BAD}"
                 )
-            elif field.kind == "text":
-                texts[key] = [v.decode("utf-8", "replace") for v in values.bytes_list.value]
-            else:
-                frames[key] = _images(values.bytes_list.value, f"{where}: {key!r}")
-        named = [k for k in texts if "instruction" in k]
-        instruction = next((t for k in named for t in texts[k] if t.strip()), "")
-        return Recording(f"{index:07d}", steps, self.fps, instruction, numbers, frames, texts)
+            return features[name]
+
+        def numbers(name: str, column: Column) -> np.ndarray:
+            with reading(f"{where}: {name!r}"):
+                return read_numbers(get(name), column, steps, f"{where}: {name!r}")
+
+        def texts(name: str, column: Column) -> list[str]:
+            if name not in features:  # TFDS may leave out empty texts
+                return [""] * steps
+            with reading(f"{where}: {name!r}"):
+                return read_texts(features[name], column, steps, f"{where}: {name!r}")
+
+        def frames(name: str, column: Column) -> Frames:
+            def read(rows: Sequence[int]) -> Iterator[np.ndarray]:
+                return read_images(get(name), column, rows, steps, f"{where}: {name!r}")
+
+            return read
+
+        kinds: dict[str, dict[str, Column]] = {"numbers": {}, "text": {}, "image": {}}
+        for name, column in self.columns.items():
+            kinds[column.field.kind][name] = column
+        language = OnDemand(_bound(texts, kinds["text"]))
+        said = next(
+            (t for t in (written_once(language[n]) for n in self.language) if first_text(t)), []
+        )
+        return Recording(
+            f"{index:07d}",
+            steps,
+            self.fps,
+            first_text(said),
+            OnDemand(_bound(numbers, kinds["numbers"])),
+            {n: frames(n, c) for n, c in kinds["image"].items()},
+            language,
+            varying(said),
+            split_of(place.file) if self.has_splits else "",
+        )
 
     def _steps(self, features: Any, where: str) -> int:
-        for key in ("steps/is_first", "steps/is_last", "steps/reward"):
-            if key in features:
-                return len(features[key].int64_list.value or features[key].float_list.value)
-        for key, field in self.fields.items():
-            if field.kind == "numbers" and key in features:
-                return (
-                    len(features[key].float_list.value or features[key].int64_list.value)
-                    // field.dims
-                )
+        for name in _COUNTED:
+            if f"steps/{name}" in features:
+                feature = features[f"steps/{name}"]
+                return len(feature.int64_list.value or feature.float_list.value)
+        for name, column in self.columns.items():
+            if name not in features or column.per_episode:
+                continue
+            feature = features[name]
+            count = len(feature.float_list.value or feature.int64_list.value)
+            if column.field.kind == "numbers" and column.encoding == "none" and count:
+                return count // column.field.dims
+            if column.field.kind != "numbers" and len(feature.bytes_list.value):
+                return len(feature.bytes_list.value)
         raise DataError(f"{where} has no numbers; this is not an RLDS episode")
 
 
-def _records(file: Path) -> Iterator[tuple[int, int]]:
-    """(offset, size) of the data of every record, without reading it."""
-    total = file.stat().st_size
-    with file.open("rb") as stream:
-        at = 0
-        while at < total:
-            head = stream.read(_HEAD)
-            size = struct.unpack("<Q", head[:8])[0] if len(head) == _HEAD else total
-            if at + _HEAD + size + _FOOT > total:
-                raise DataError(f"{file}: truncated after {at} bytes; download the file again")
-            yield at + _HEAD, size
-            at += _HEAD + size + _FOOT
-            stream.seek(at)
-
-
-def _missing_files(files: list[Path]) -> list[str]:
-    """Message about absent files, judged by names such as ``-00001-of-00004``."""
-    named = [re.search(r"-(\d+)-of-(\d+)", f.name) for f in files]
-    numbers = {int(m[1]) for m in named if m}
-    total = max((int(m[2]) for m in named if m), default=0)
-    gone = [n for n in range(total) if n not in numbers]
-    listed = ", ".join(f"{n:05d}-of-{total:05d}" for n in gone[:5])
-    return [f"{len(gone)} of {total} .tfrecord files are missing: {listed}"] if gone else []
-
-
-def _name(path: Path) -> str:
-    try:
-        return str(
-            json.loads((path / "dataset_info.json").read_text(encoding="utf-8")).get("name", "")
-        )
-    except (OSError, ValueError):
-        return ""
-
-
-def _fields(path: Path) -> dict[str, Field]:
-    """Columns of ``steps`` from ``features.json``."""
-    try:
-        steps = json.loads(path.read_text(encoding="utf-8"))["featuresDict"]["features"]["steps"][
-            "sequence"
-        ]["feature"]
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path}: missing; an RLDS data set has it beside its .tfrecord files"
-        ) from error
-    except (ValueError, KeyError) as error:
-        raise DataError(
-            f"{path}: not the description of RLDS steps ({error!r}); download it again"
-        ) from error
-    found: dict[str, Field] = {}
-
-    def walk(feature: dict[str, Any], prefix: str) -> None:
-        if "featuresDict" in feature:
-            for name, part in feature["featuresDict"]["features"].items():
-                walk(part, f"{prefix}/{name}")
-        elif "image" in feature or feature["pythonClassName"].endswith("Image"):
-            found[prefix] = Field("image")
-        elif "text" in feature or feature.get("tensor", {}).get("dtype") == "string":
-            found[prefix] = Field("text")
-        elif "tensor" in feature:
-            dims = [int(d) for d in feature["tensor"].get("shape", {}).get("dimensions", [])]
-            found[prefix] = Field("numbers", int(np.prod(dims)) if dims else 1)
-
-    walk(steps, "steps")
-    return found
-
-
-def _images(values: Sequence[bytes], where: str) -> Frames:
-    def frames(rows: Sequence[int]) -> Iterator[np.ndarray]:
-        for r in rows:
-            try:
-                with Image.open(io.BytesIO(values[r])) as image:
-                    yield np.asarray(image.convert("RGB"))
-            except OSError as error:
-                raise DataError(
-                    f"{where}: unreadable image at step {r} ({error}); {SKIP_BAD}"
-                ) from error
-
-    return frames
+def _bound(read: Callable[[str, Column], Any], columns: dict[str, Column]) -> dict[str, Any]:
+    return {name: functools.partial(read, name, column) for name, column in columns.items()}

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize, nnls
 
+from vla.utils.text import count
+
 DELTA = 1e-3  # of log loss; larger residuals count linearly
+EXPONENTS = (1e-3, 3.0)  # range of the search
 _GRID = np.linspace(0.05, 1.5, 30)
 _ROUNDS = 12  # reweighting rounds for one pair of exponents
 
@@ -54,6 +57,20 @@ class Law:
         return g * (np.asarray(compute, float) / per_sample) ** (
             self.beta / (self.alpha + self.beta)
         )
+
+
+def undetermined(law: Law, n: np.ndarray, d: np.ndarray) -> list[str]:
+    """What the runs with ``n`` parameters and ``d`` samples do not determine, one line each."""
+    found = []
+    terms = (("alpha", law.alpha, law.A, n, "size"), ("beta", law.beta, law.B, d, "data"))
+    for name, exponent, factor, values, of in terms:
+        if np.ptp(factor * values**-exponent) < DELTA * law(n, d).mean():
+            found.append(f"the fitted loss does not fall with the {of} of the runs")
+        elif not 1.05 * EXPONENTS[0] < exponent < 0.99 * EXPONENTS[1]:
+            found.append(f"{name} is {exponent:.3g}, the end of its range, so it is not determined")
+    if law.E <= 0:
+        found.append("E is 0, so the lowest possible loss is not determined")
+    return found
 
 
 def _huber(residual: np.ndarray) -> np.ndarray:
@@ -106,8 +123,8 @@ def fit(n: np.ndarray, d: np.ndarray, loss: np.ndarray, start: Law | None = None
         )
     if len(n) < 5 or len(set(n)) < 3 or len(set(d)) < 2:
         raise ValueError(
-            f"scaling fit: {len(n)} runs of {len(set(n))} sizes and {len(set(d))} amounts of data; "
-            "five, three and two are needed"
+            f"scaling fit: {count(len(n), 'run')} of {count(len(set(n)), 'size')} and "
+            f"{count(len(set(d)), 'amount')} of data; five, three and two are needed"
         )
     if start is not None:
         starts = [(start.alpha, start.beta)]
@@ -125,7 +142,7 @@ def fit(n: np.ndarray, d: np.ndarray, loss: np.ndarray, start: Law | None = None
 
 
 def _objective(exponents: np.ndarray, n: np.ndarray, d: np.ndarray, loss: np.ndarray) -> float:
-    if min(exponents) < 1e-3 or max(exponents) > 3:
+    if min(exponents) < EXPONENTS[0] or max(exponents) > EXPONENTS[1]:
         return 1e3 + float(np.abs(exponents).sum())
     return _project(exponents.tolist(), n, d, loss)[0]
 

@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from vla.config.registry import nearest
 from vla.errors import ConfigError
 from vla.experiments.scaling.execute import execute
 from vla.experiments.scaling.ladder import ScaleConfig, SweepRun
 from vla.utils.locking import claim_jobs
 
+LAUNCHERS = ("local", "slurm", "ray", "debug")  # debug: submitit runs in this process
 
-def submit(stage_runs: list[SweepRun], config: ScaleConfig, launcher: str) -> Iterator[str]:
-    """Execute runs and yield their names as they finish.
+
+def check_launcher(launcher: str) -> None:
+    """Fail before any work if runs cannot be submitted from this machine.
 
     Raises:
-        ConfigError: an unknown launcher, or its package is not installed.
+        ConfigError: an unknown launcher, its package is not installed, or there is no cluster.
     """
+    if launcher not in LAUNCHERS:
+        raise ConfigError(f"--launcher {launcher}: unknown{nearest(launcher, LAUNCHERS[:3])}")
+    package, extra = {"slurm": ("submitit", "cluster"), "ray": ("ray", "ray")}.get(
+        launcher, ("", "")
+    )
+    if package and importlib.util.find_spec(package) is None:
+        raise ConfigError(
+            f"--launcher {launcher}: {package} is not installed; pip install 'vla[{extra}]'"
+        )
+    if launcher == "slurm" and shutil.which("sbatch") is None:
+        raise ConfigError(
+            "--launcher slurm: the command sbatch is not here; run this on a login node of the "
+            "cluster, or use --launcher local"
+        )
+
+
+def submit(stage_runs: list[SweepRun], config: ScaleConfig, launcher: str) -> Iterator[str]:
+    """Execute runs and yield their names as they finish; see ``check_launcher``."""
     if launcher == "local":
         yield from _locally(stage_runs, config)
     elif launcher == "ray":
         yield from _on_ray(stage_runs, config)
-    elif launcher in ("slurm", "debug"):  # debug: submitit runs in this process
-        yield from _on_slurm(stage_runs, config, launcher)
     else:
-        raise ConfigError(f"--launcher {launcher}: choose local, slurm or ray")
+        yield from _on_slurm(stage_runs, config, launcher)
 
 
 def _locally(todo: list[SweepRun], config: ScaleConfig) -> Iterator[str]:
@@ -40,12 +61,8 @@ def _locally(todo: list[SweepRun], config: ScaleConfig) -> Iterator[str]:
 
 
 def _on_slurm(stage_runs: list[SweepRun], config: ScaleConfig, launcher: str) -> Iterator[str]:
-    try:
-        import submitit
-    except ImportError as error:
-        raise ConfigError(
-            "--launcher slurm: submitit is not installed; pip install 'vla[cluster]'"
-        ) from error
+    import submitit
+
     executor = submitit.AutoExecutor(Path(config.runs) / ".slurm", cluster=launcher)
     wanted = config.slurm
     executor.update_parameters(
@@ -62,12 +79,16 @@ def _on_slurm(stage_runs: list[SweepRun], config: ScaleConfig, launcher: str) ->
 
 
 def _on_ray(stage_runs: list[SweepRun], config: ScaleConfig) -> Iterator[str]:
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError("--launcher ray: Ray is not installed; pip install 'vla[ray]'") from error
+    import ray
+
     if not ray.is_initialized():
-        ray.init(address="auto", log_to_driver=False)
+        try:
+            ray.init(address="auto", log_to_driver=False)
+        except (OSError, RuntimeError) as error:  # ConnectionError is an OSError
+            raise ConfigError(
+                "--launcher ray: no Ray cluster runs on this machine; start one with "
+                "`ray start --head`, or use --launcher local"
+            ) from error
     task = ray.remote(execute).options(
         num_cpus=config.slurm.cpus, num_gpus=config.slurm.gpus, max_retries=2
     )

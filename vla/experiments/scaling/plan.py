@@ -7,6 +7,7 @@ from typing import Any
 
 from vla.config import load_config
 from vla.experiments.scaling.ladder import ScaleConfig, SweepRun
+from vla.utils.text import count, duration
 
 
 def costs(
@@ -27,12 +28,12 @@ def costs(
         for path, amounts in kinds:
             cost = measure(str(folder / path), [*changes, *next(iter(amounts.values()))], steps)
             for data, own in amounts.items():
-                count = load_config(folder / path, [*changes, *own], RunConfig).train.steps
+                length = load_config(folder / path, [*changes, *own], RunConfig).train.steps
                 found[size, data] = {
                     "parameters": cost["parameters"],
-                    "flops": float(cost["flops_step"]) * count,
-                    "seconds": cost["step_s"] * count,
-                    "steps": count,
+                    "flops": float(cost["flops_step"]) * length,
+                    "seconds": cost["step_s"] * length,
+                    "steps": length,
                 }
     return found
 
@@ -40,25 +41,25 @@ def costs(
 def show_plan(
     planned: list[SweepRun], todo: list[SweepRun], cost: dict[tuple[str, str], dict[str, float]]
 ) -> None:
-    """Print every run with its FLOPs, its predicted hours and the sum of the hours to do."""
-    from vla.evaluation.report import print_table
+    """Print every run with its FLOPs, its predicted time and the sum of the times to do."""
+    from vla.utils.tables import print_table
 
     open_names, rows = {r.name for r in todo}, []
     left = 0.0
     for sweep_run in planned:
         known: dict[str, Any] = cost.get((sweep_run.size, sweep_run.data), {})
-        hours = known.get("seconds", 0.0) / 3600
-        left += hours if sweep_run.name in open_names else 0.0
+        left += known.get("seconds", 0.0) if sweep_run.name in open_names else 0.0
         rows.append(
             {
                 "run": sweep_run.name,
                 "parameters": f"{known['parameters']:,}" if known else "",
                 "FLOPs": f"{known['flops']:.3g}" if known else "",
-                "hours": f"{hours:.2f}" if known else "",
+                "time": duration(known["seconds"]) if known else "",
                 "state": "to do" if sweep_run.name in open_names else "done",
             }
         )
     print_table(
         rows,
-        f"{len(todo)} of {len(planned)} runs to do; about {left:.1f} hours one after the other",
+        f"{len(todo)} of {count(len(planned), 'run')} to do"
+        + (f"; about {duration(left)} one after the other" if todo else ""),
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vla.experiments.scaling.analysis import FIT, ROUNDS, Fits, fit_all, fit_rows
 from vla.experiments.scaling.figures import draw
+from vla.experiments.scaling.fit import undetermined
 from vla.utils.csv_tables import markdown, put, write_table
 
 
@@ -17,12 +18,17 @@ def fit_table(fits: Fits) -> str:
 
 
 def write_report(rows: list[dict[str, str]], out: Path, rounds: int = ROUNDS) -> None:
-    """Write ``fit.csv``, the figures and the README's table; prints why if no fit is possible."""
+    """Write ``fit.csv``, the figures and the README's table.
+
+    Prints why no fit is possible, and what the runs do not determine.
+    """
     try:
         fits = fit_all(rows, rounds)
     except ValueError as error:
-        print(f"no fit yet: {error}")
+        print(f"no fit yet: {error}; the largest run is kept to test the prediction")
         return
+    for problem in undetermined(fits.law, fits.runs.n, fits.runs.d):
+        print(f"warning: {problem}; add sizes, amounts of data or seeds to the ladder")
     write_table(out / "fit.csv", fit_rows(fits), FIT)
     readme = out / "README.md"
     if readme.is_file() and "<!-- fit -->" in readme.read_text(encoding="utf-8"):

@@ -20,7 +20,7 @@ from vla.experiments.scaling.ladder import (
     sweep_runs,
     write_rows,
 )
-from vla.experiments.scaling.launchers import submit
+from vla.experiments.scaling.launchers import check_launcher, submit
 from vla.experiments.scaling.plan import costs, show_plan
 from vla.experiments.scaling.report import write_report
 from vla.experiments.scaling.reproduce import compare
@@ -70,6 +70,7 @@ def run_ladder(
         ConfigError: an error of the ladder, or no rows to compare with.
         ReproductionMismatch: a run has other numbers.
     """
+    check_launcher(launcher)
     config = committed = load_ladder(path, overrides)
     table = Path(config.out) / config.results
     if reproduce:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
 from vla.types import ActionSpace
 
 Mode = Literal["bounds", "quantiles", "min_max", "z_score", "identity"]
-# A dimension with a smaller range (robot units) is constant: it is centred and never scaled up.
+# A dimension with a smaller range (robot units) is centred and never scaled up: it is noise.
 _CONSTANT_RANGE = 1e-6
 # Quantiles that span a smaller share of the whole range describe a dimension that rarely moves:
 # they are no useful scale, and min_max is used instead.
@@ -22,13 +24,16 @@ class Normaliser(nn.Module):
     """Affine map of actions (..., A) to [-1, 1]; values outside are clamped.
 
     Chunks (..., H, A) get a range for every step where the statistics have H x A columns. Binary
-    dimensions always use the bounds.
+    dimensions always use the bounds. ``inverse`` gives a dimension that never moves in the
+    training data its recorded value exactly, whatever a codec or head predicts for it.
 
     Args:
         mode: ``bounds`` of the action space; ``quantiles`` q01 to q99 (OpenVLA), which clamp at
             most 2 % of the training data; ``min_max`` of the data; ``z_score`` (three standard
             deviations become 1); ``identity`` (actions are in [-1, 1] already).
         dims: another mode for some dimensions, by name.
+        complete: the statistics are of all rows. False: of a sample, in which a dimension may
+            rest by chance; then none is held at its recorded value.
 
     Raises:
         ValueError: statistics are needed and missing, or ``dims`` names an unknown dimension.
@@ -40,6 +45,7 @@ class Normaliser(nn.Module):
         statistics: dict[str, Any] | None,
         mode: Mode = "bounds",
         dims: dict[str, Mode] | None = None,
+        complete: bool = True,
     ) -> None:
         super().__init__()
         exceptions = dims or {}
@@ -68,11 +74,17 @@ class Normaliser(nn.Module):
         shape = (steps, len(space.names)) if steps > 1 else (len(space.names),)
         bottom, top = (torch.tensor(v, dtype=torch.float64).reshape(shape) for v in (low, high))
         centre, half = (top + bottom) / 2, (top - bottom) / 2
-        half = torch.where(half * 2 < _CONSTANT_RANGE, torch.ones_like(half), half)
+        known_fixed = fixed_dims(statistics if complete else None, len(low))
+        constant = torch.from_numpy(known_fixed).reshape(shape)
+        divisor = torch.where(half * 2 < _CONSTANT_RANGE, torch.ones_like(half), half)
         self.register_buffer("centre_A", centre.float(), persistent=False)
-        self.register_buffer("half_A", half.float(), persistent=False)
+        self.register_buffer("half_A", divisor.float(), persistent=False)
+        self.register_buffer("span_A", (half if complete else divisor).float(), persistent=False)
+        self.register_buffer("constant_A", constant, persistent=False)
         self.centre_A: torch.Tensor
         self.half_A: torch.Tensor
+        self.span_A: torch.Tensor
+        self.constant_A: torch.Tensor
         self.quantiles = self._normalised_quantiles((statistics or {}).get("quantiles"), shape)
 
     def _normalised_quantiles(
@@ -93,7 +105,16 @@ class Normaliser(nn.Module):
 
     def inverse(self, normalized_actions: torch.Tensor) -> torch.Tensor:
         """Actions (..., A) in [-1, 1] to robot units."""
-        return normalized_actions * self.half_A + self.centre_A
+        actions = normalized_actions * self.span_A + self.centre_A
+        return torch.where(self.constant_A.isnan(), actions, self.constant_A)
+
+
+def fixed_dims(statistics: Mapping[str, Any] | None, count: int) -> np.ndarray:
+    """(count,) float32: the recorded value of each column that never moves, NaN of the others."""
+    if not statistics or "min" not in statistics:
+        return np.full(count, np.nan, np.float32)
+    low, high = np.array(statistics["min"]), np.array(statistics["max"])
+    return np.where(low == high, low, np.nan).astype(np.float32)
 
 
 def normalised_range(statistics: dict[str, Any], mode: Mode, k: int) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import json
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from transformers import (
     BitsAndBytesConfig,
 )
 
-from vla.models.pretrained import explain_download_errors, locate
+from vla.models.pretrained import load_pretrained, locate
 
 Kind = Literal["causal", "seq2seq", "vlm", "encoder"]
 _AUTO: dict[str, Any] = {
@@ -39,7 +40,7 @@ def architecture_from_dict(config: dict[str, Any], **fields: Any) -> Any:
     """A Hugging Face configuration object from ``model_type`` and its fields.
 
     Raises:
-        ValueError: no model_type, or one that transformers does not know.
+        ValueError: no model_type, one that transformers does not know, or a misspelt field.
     """
     given = dict(config)
     kind = given.pop("model_type", None)
@@ -48,11 +49,18 @@ def architecture_from_dict(config: dict[str, Any], **fields: Any) -> Any:
             "decoder.config: model_type is required (gpt2, llama, qwen3, gemma3_text, t5, ...)"
         )
     try:
-        return AutoConfig.for_model(kind, **(fields | given))
+        default = AutoConfig.for_model(kind)
     except ValueError as error:
         raise ValueError(
             f"decoder.config.model_type={kind!r}: transformers knows no such architecture"
         ) from error
+    for name in given if fields else ():  # without fields the configuration is a saved one
+        close = difflib.get_close_matches(name, default.to_dict(), n=1, cutoff=0.75)
+        if close and not hasattr(default, name):  # transformers accepts and ignores any name
+            raise ValueError(
+                f"decoder.config.{name}: {kind} has no such field; did you mean {close[0]!r}?"
+            )
+    return AutoConfig.for_model(kind, **(fields | given))
 
 
 def architecture_to_dict(lm: Any) -> dict[str, Any]:
@@ -69,7 +77,7 @@ def make_language_model(
     pretrained: bool,
     quantize: str | None = None,
 ) -> Any:
-    """The weights of ``model`` if ``pretrained``, else random weights.
+    """A model in training mode: the weights of ``model`` if ``pretrained``, else random weights.
 
     The architecture of random weights is ``config``, or that of ``model``.
 
@@ -85,8 +93,9 @@ def make_language_model(
     if model is not None and pretrained:
         source = locate(model)
         dtype = quantization_options() if quantize else {"dtype": torch.float32}
-        with explain_download_errors(model):
-            return auto.from_pretrained(source.path, **(source.options | dtype))
+        options = source.options | dtype
+        found = load_pretrained(model, lambda: auto.from_pretrained(source.path, **options))
+        return found.train()  # transformers loads in evaluation mode, that is without dropout
     if config is not None:
         fields: dict[str, Any] = {}
         if model is None:
@@ -102,8 +111,9 @@ def make_language_model(
             "decoder: give model (pretrained), or config (an architecture with random weights)"
         )
     source = locate(model)
-    with explain_download_errors(model):
-        found = AutoConfig.from_pretrained(source.path, **source.options)
+    found = load_pretrained(
+        model, lambda: AutoConfig.from_pretrained(source.path, **source.options)
+    )
     return auto.from_config(found)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from vla.models.pretrained import explain_download_errors, locate
+from vla.models.pretrained import load_pretrained, locate
 from vla.models.prompts import PROMPT_WORDS
 
 INTEGERS = 256  # 0..255 are single tokens
@@ -62,8 +62,9 @@ def load_tokenizer(name: str | Path) -> Any:
     from transformers import AutoTokenizer
 
     source = locate(str(name))
-    with explain_download_errors(str(name)):
-        tokenizer = AutoTokenizer.from_pretrained(source.path, **source.options)
+    tokenizer = load_pretrained(
+        str(name), lambda: AutoTokenizer.from_pretrained(source.path, **source.options)
+    )
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

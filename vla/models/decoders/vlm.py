@@ -16,7 +16,7 @@ from vla.models.decoders.base import DecodingState, Prefix, hidden_state_index, 
 from vla.models.decoders.language import LanguageModel, attention_mask, cache_arguments
 from vla.models.decoders.vlm_inputs import VLMInputs, append_items
 from vla.models.lora import LoraConfig
-from vla.models.pretrained import locate
+from vla.models.pretrained import load_pretrained, locate
 
 # Supported model types: the tests show that their logits equal those of their own forward pass.
 # The value is True if image and prompt attend to each other in both directions.
@@ -91,9 +91,8 @@ class VLMDecoder(LanguageModel):
         self.bidirectional_prompt = FAMILIES[kind]
         self.processor: Any = None
         if folder is not None or pretrained:
-            self.processor = AutoProcessor.from_pretrained(
-                str(folder) if folder else locate(model).path
-            )
+            place = str(folder) if folder else locate(model).path
+            self.processor = load_pretrained(place, lambda: AutoProcessor.from_pretrained(place))
             self.processor.tokenizer = tokenizer
 
     def apply_finetuning(self, trainable_token_ids: list[int]) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from vla.models.pretrained import load_by_name_or_order, locate_file
 from vla.models.vision.positions import sincos_2d
-from vla.models.vision.timm import make_timm
+from vla.models.vision.timm import check_name, timm_model
 
 
 class FiLM(nn.Module):
@@ -58,7 +58,8 @@ class FilmEfficientNet(nn.Module):
     ) -> None:
         super().__init__()
         self.image_size = image_size
-        net: Any = make_timm(model, image_size, weights is True and pretrained, {})
+        check_name(model)
+        net: Any = timm_model(model, image_size, weights is True and pretrained, {})
         if not hasattr(net, "conv_stem") or not hasattr(net, "blocks"):
             raise ValueError(f"policy.model={model!r}: RT-1 needs an EfficientNet of timm")
         if isinstance(weights, str) and pretrained:

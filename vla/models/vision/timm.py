@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any, ClassVar
 
 import timm
@@ -10,7 +11,7 @@ from torch import nn
 
 from vla.config import register
 from vla.models.lora import LoraConfig, apply_finetuning
-from vla.models.pretrained import explain_download_errors, load_by_name_or_order, locate_file
+from vla.models.pretrained import load_by_name_or_order, load_pretrained, locate_file
 from vla.models.vision.positions import sincos_2d
 
 
@@ -47,16 +48,10 @@ class TimmEncoder(nn.Module):
         pretrained: bool = True,
     ) -> None:
         super().__init__()
-        if not timm.is_model(model):
-            close = timm.list_models(f"*{model.split('_')[0]}*")[:5]
-            raise ValueError(
-                f"vision.model={model!r}: timm has no such model; "
-                f"similar: {', '.join(close) or 'none'}"
-            )
-        self.image_size, self.frozen = image_size, frozen
-        with explain_download_errors(model):
-            download = weights is True and pretrained
-            self.net: Any = make_timm(model, image_size, download, options or {})
+        check_name(model)
+        self.image_size = image_size
+        download = weights is True and pretrained
+        self.net: Any = timm_model(model, image_size, download, options or {})
         if isinstance(weights, str) and pretrained:
             load_by_name_or_order(self.net, locate_file(weights))
         if not hasattr(self.net, "forward_intermediates"):
@@ -91,16 +86,6 @@ class TimmEncoder(nn.Module):
         self.std_C: torch.Tensor
         apply_finetuning(self.net, frozen, lora)
 
-    def train(self, mode: bool = True) -> TimmEncoder:
-        """Set the training mode; a frozen network stays in evaluation mode.
-
-        Its batch statistics are weights, which training mode would change.
-        """
-        super().train(mode)
-        if self.frozen:
-            self.net.eval()
-        return self
-
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Images uint8 (B, 3, H, W) to tokens (B, N, D)."""
         x = images_BCHW.float() / 255.0
@@ -116,11 +101,55 @@ class TimmEncoder(nn.Module):
         return tokens if self.has_positions else self.norm(tokens) + self.position_ND
 
 
-def make_timm(model: str, image_size: int, pretrained: bool, options: dict[str, Any]) -> Any:
-    """A timm model without classifier for inputs of this size."""
-    try:
-        return timm.create_model(
-            model, pretrained=pretrained, num_classes=0, img_size=image_size, **options
+def check_name(model: str) -> None:
+    """Raise ValueError with the nearest names if timm has no such model or no such weights."""
+    name, _, tag = model.partition(".")
+    tagged = timm.list_models(pretrained=True)
+    if timm.is_model(model) and (not tag or model in tagged):
+        return
+    if timm.is_model(model):
+        tags = [n for n in tagged if n.partition(".")[0] == name]
+        raise ValueError(
+            f"vision.model={model!r}: timm has no weights {tag!r} for {name}; "
+            f"it has {', '.join(tags) or 'none'}"
         )
+    word = model.lower().replace("-", "_").removeprefix("timm/")
+    names = [*timm.list_models(), *tagged]
+    close = [n for n in (word,) if n in names] or difflib.get_close_matches(word, names, 3, 0.7)
+    close = close or [n for n in timm.list_models() if word.split("_")[0] in n][:3]
+    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "no name is similar."
+    raise ValueError(
+        f"vision.model={model!r}: timm has no such model; {hint} "
+        'All names: python -c "import timm; print(timm.list_models())"'
+    )
+
+
+def timm_model(model: str, image_size: int, download: bool, options: dict[str, Any]) -> Any:
+    """A timm model without classifier for inputs of this size; weights of the hub, or random ones.
+
+    Raises:
+        ValueError: the model has no such option, or no such size.
+        PretrainedError: the weights cannot be downloaded.
+    """
+    if image_size < 1:
+        raise ValueError(f"vision.image_size={image_size}: expected at least 1 px")
+    if download:
+        return load_pretrained(model, lambda: _create(model, image_size, True, options))
+    return _create(model, image_size, False, options)
+
+
+def _create(model: str, image_size: int, pretrained: bool, options: dict[str, Any]) -> Any:
+    arguments = {"pretrained": pretrained, "num_classes": 0, **options}
+    try:
+        return timm.create_model(model, img_size=image_size, **arguments)
     except TypeError:  # convolutional networks accept any size and have no such argument
-        return timm.create_model(model, pretrained=pretrained, num_classes=0, **options)
+        pass
+    try:
+        return timm.create_model(model, **arguments)
+    except TypeError as error:
+        for key in options:
+            if f"'{key}'" in str(error):
+                raise ValueError(
+                    f"vision.options.{key}: timm's {model} has no such option; remove it"
+                ) from error
+        raise ValueError(f"vision.options={options}: timm's {model} says: {error}") from error

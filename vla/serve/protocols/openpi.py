@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from vla.config import register
-from vla.serve.protocols.arrays import flatten, to_array
+from vla.serve.protocols.arrays import fields_of, number_type, to_array
 from vla.serve.protocols.base import Protocol
 from vla.serve.service import PolicyService, RequestError
 
@@ -34,7 +34,7 @@ class OpenPi(Protocol):
                 while True:
                     message = await _receive(socket)
                     start = time.perf_counter()
-                    fields = flatten(unpack(message))
+                    fields = fields_of(unpack(message))
                     observation = await run_in_threadpool(
                         service.observation, fields, fields.get("prompt"), client
                     )
@@ -97,7 +97,7 @@ def _from_msgpack(value: dict[Any, Any]) -> Any:
     if b"__ndarray__" in value:
         return to_array(value.get(b"data"), value.get(b"dtype"), value.get(b"shape"))
     if b"__npgeneric__" in value:
-        data = np.asarray(value.get(b"data"), value.get(b"dtype")).tobytes()
+        data = np.asarray(value.get(b"data"), number_type(value.get(b"dtype"))).tobytes()
         return to_array(data, value.get(b"dtype"), ()).item()
     return value
 

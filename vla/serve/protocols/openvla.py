@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from vla.config import register
-from vla.serve.protocols.arrays import flatten, to_array
+from vla.serve.protocols.arrays import fields_of, to_array
 from vla.serve.protocols.base import Protocol
 from vla.serve.service import PolicyService, RequestError
 
@@ -30,7 +30,7 @@ class OpenVla(Protocol):
 
         async def act(request: Request) -> Response:
             body, is_string = from_json(await request.body())
-            fields = flatten(body)
+            fields = fields_of(body)
             instruction = fields.pop("instruction", None)
             observation = await run_in_threadpool(
                 service.observation, fields, instruction, client=None
@@ -57,7 +57,7 @@ def from_json(body: bytes) -> tuple[dict[str, Any], bool]:
             request = json.loads(request["encoded"], object_hook=_from_json)
     except RequestError:
         raise
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise RequestError(f"not JSON ({error})") from error
     if not isinstance(request, dict):
         raise RequestError("expected a JSON object")
