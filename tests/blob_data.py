@@ -194,6 +194,9 @@ class DotPolicy:
     def uses_previous_plan(self) -> bool:
         return False
 
+    def samples(self) -> bool:
+        return False
+
     def predict(
         self, images: torch.Tensor, instructions: Sequence[str], state_BTP: Any = None
     ) -> tuple[np.ndarray, list[str]]:

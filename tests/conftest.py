@@ -14,10 +14,17 @@ import yaml
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # A shell that starts the tests in the background makes them ignore Ctrl-C, which tests send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# Workers of pytest-xdist share the cores.
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Tiny networks are faster with one thread, and test processes share the cores.
+
+    Runs set the number of threads of their configuration, also for the tests after them.
+    """
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +94,7 @@ def tiny_run(tiny_data: dict[str, str], tmp_path: Path) -> dict[str, object]:
             "val_every": 3,
             "save_every": 1,
             "val_windows": 8,
-            "threads": 2,
+            "threads": 1,
             "accelerator": "cpu",
         },
         "optim": {"warmup_steps": 2},

@@ -48,6 +48,9 @@ class RecordingPolicy:
     def uses_previous_plan(self) -> bool:
         return self.plans
 
+    def samples(self) -> bool:
+        return False
+
     def predict(
         self,
         images: torch.Tensor,
@@ -94,6 +97,9 @@ class SummingPolicy:
 
     def uses_previous_plan(self) -> bool:
         return self.plans
+
+    def samples(self) -> bool:
+        return False
 
     def predict(
         self, images: Any, instructions: Any, state_BTP: Any = None, previous_plans: Any = ("",)

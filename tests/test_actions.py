@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policies import WORDS
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizer_kinds import tokenizer_of
 from transformers import PreTrainedTokenizerFast
 
+from vla.benchmarks.tabletop.layouts import LAYOUTS
 from vla.models.actions.bins import QuantileBins, UniformBins
 from vla.models.actions.constrained_decoding import ActionConstraint, ActionTokenRules
 from vla.models.actions.fast import FastCodec
@@ -79,6 +80,8 @@ def test_fast_compresses_and_every_allowed_sequence_decodes() -> None:
             written.append(rng.choice(following))
         assert codec.decode([written]).shape == (1, 16, 3)
     again = FastCodec(512, action_dim=3, horizon=16)
+    with pytest.raises(ValueError, match="fast is fitted to actions"):
+        again.encode(held_out, [16] * len(held_out))
     again.load_state_dict(codec.state_dict())
     assert again.encode(held_out, [16] * len(held_out)) == symbols
 
@@ -121,50 +124,14 @@ def test_normaliser_modes_and_constant_dimensions() -> None:
         Normaliser(space, None, "quantiles")
 
 
-def tokenizer_of(kind: str) -> Any:
-    """Small tokenizers that behave like well-known ones."""
-    corpus = [f" {w}" for w in WORDS] * 20 + [f" {n}" for n in range(100)] * 3
-    if kind == "wordpiece":  # BERT marks continuations
-        raw = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        raw.decoder = decoders.WordPiece()
-        trainer: Any = trainers.WordPieceTrainer(
-            vocab_size=220, special_tokens=["[UNK]", "<eos>", "<pad>"], show_progress=False
-        )
-    elif kind == "sentencepiece":  # Llama 2, T5: words include their space
-        raw = Tokenizer(models.Unigram())
-        raw.pre_tokenizer, raw.decoder = (
-            pre_tokenizers.Metaspace(prepend_scheme="first"),
-            decoders.Metaspace(prepend_scheme="first"),
-        )
-        trainer = trainers.UnigramTrainer(
-            vocab_size=200,
-            special_tokens=["<unk>", "<eos>", "<pad>"],
-            unk_token="<unk>",
-            show_progress=False,
-        )
-    else:  # GPT-2: only common numbers are single tokens; SmolLM2, Qwen: one token per digit
-        raw = Tokenizer(models.BPE())
-        digits = [pre_tokenizers.Digits(individual_digits=True)] if kind == "digits" else []
-        raw.pre_tokenizer = pre_tokenizers.Sequence(
-            [*digits, pre_tokenizers.ByteLevel(add_prefix_space=False)]
-        )
-        raw.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=420,
-            special_tokens=["<eos>", "<pad>"],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-    raw.train_from_iterator(corpus, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<eos>", pad_token="<pad>")
-
-
 def assert_round_trip(tokenizer: Any, token_assignment: Any, symbols: list[int]) -> None:
     """Push the tokens of ``symbols``: each must be allowed, and the symbols are returned."""
     codec = UniformBins(256, action_dim=len(symbols))
     token_rules = ActionTokenRules(
-        codec, ActionVocabulary(tokenizer, 256, token_assignment, WORDS), tokenizer.eos_token_id
+        codec,
+        ActionVocabulary(tokenizer, 256, token_assignment, WORDS),
+        tokenizer.eos_token_id,
+        LAYOUTS["rt2"],
     )
     constraint = ActionConstraint(token_rules)
     for token in token_rules.targets(symbols):

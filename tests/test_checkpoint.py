@@ -11,7 +11,7 @@ from policies import make_policy
 from safetensors.torch import load_file, save_file
 
 from vla.errors import DataError
-from vla.policies.checkpoint import load_policy, save_policy, start_from
+from vla.policies.checkpoint import load_policy, save_policy
 
 
 @pytest.fixture
@@ -47,18 +47,6 @@ def test_weights_that_do_not_fit_are_refused(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors")
     with pytest.raises(DataError, match=rf"do not fit policy.yaml: missing \['{name}'\]"):
         load_policy(folder)
-
-
-def test_init_from_copies_everything_but_the_head(folder: Path) -> None:
-    policy = make_policy({"name": "regression"}, seed=1)
-    saved = load_policy(folder, "cpu")
-    start_from(policy, folder)
-    for part in ("vision", "connector", "decoder"):
-        theirs, ours = (getattr(p, part).state_dict() for p in (saved, policy))
-        assert all(torch.equal(ours[name], weight) for name, weight in theirs.items()), part
-    wider = {"name": "conv", "widths": [8, 24], "blocks": [0, 1], "image_size": 32}
-    with pytest.raises(DataError, match=r"\.weight does not fit this policy; init_from needs"):
-        start_from(make_policy(vision=wider), folder)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from vla.models.actions.fast import FastCodec
 from vla.models.actions.normalise import Normaliser
 from vla.models.decoders.tokenizer import train_tokenizer
 from vla.policies.checkpoint import load_policy, save_policy
+from vla.policies.execution import Execution
 from vla.policies.spec import RobotSpec
 from vla.policies.units import to_legal_actions
 from vla.types import ActionSpace
@@ -133,7 +134,7 @@ def test_a_saved_policy_gives_the_recorded_value(head: dict[str, Any], tmp_path:
     image = np.full((32, 32, 3), 90, np.uint8)
     expected = np.broadcast_to(values[0, 1:], (2, 5))
     assert np.array_equal(loaded.act(image, "pick the banana")[:, 1:], expected)
-    runner = PolicyRunner(loaded.robot(), ensemble=0.1)
+    runner = PolicyRunner(loaded.robot(), Execution(temporal_ensemble=0.1))
     for _ in range(3):
         observation = {"images": {"top": image}, "instruction": "pick the banana"}
         assert np.array_equal(runner.act(["k"], [observation])[0, 1:], expected[0])

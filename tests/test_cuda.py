@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from conftest import REPOSITORY
-from families import VLM, decoder_config, make_vlm
+from families import decoder_config
 from policies import (
     ACTION_HEADS,
     HEADS,
@@ -27,6 +27,7 @@ from policies import (
 )
 from rt1_policy import make_rt1, rt1_batch
 from training_runs import GOLDEN, losses, stopped_and_continued
+from vlm_models import VLM, make_vlm
 
 from vla.config import check
 from vla.evaluation.rollout import evaluate, open_benchmark

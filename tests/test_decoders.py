@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from families import CAUSAL, SEQ2SEQ, VLM, decoder_config, make_vlm
+from families import SEQ2SEQ, decoder_config
 from policies import WORDS
 
 from vla.config import build
@@ -17,6 +16,9 @@ from vla.models.decoders.text import continuation, encode, text_loss
 from vla.models.decoders.tokenizer import train_tokenizer
 from vla.models.prompts import robot_prompt
 
+# Learned positions, eager attention, a sliding window, one sequence per text. The start-up proof
+# (test_proof.py) covers parity, caching and packing of all other families.
+CAUSAL = ("gpt2", "gemma2", "gemma3_text", "lfm2")
 LANGUAGE = [*CAUSAL, *SEQ2SEQ]
 PROMPTS = [
     robot_prompt(t) for t in ("pick up the red apple", "banana", "what kind of thing is the fruit")
@@ -32,36 +34,14 @@ def make(family: str, **options: Any) -> Any:
     return decoder
 
 
-@pytest.fixture(scope="module")
-def vlm_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    root = tmp_path_factory.mktemp("vlm")
-    return {f: make_vlm(f, root / f, train_tokenizer(WORDS, 800)) for f in VLM}
-
-
-def make_vlm_decoder(family: str, folders: dict[str, str]) -> Any:
-    from vla.models.decoders.tokenizer import load_tokenizer
-
-    return build(
-        "decoder",
-        {"name": "vlm", "model": folders[family]},
-        tokenizer=load_tokenizer(folders[family]),
-    ).eval()
-
-
-def any_decoder(family: str, folders: dict[str, str]) -> tuple[Any, Prefix]:
-    """A decoder and a prefix of two images."""
+def any_decoder(family: str) -> tuple[Any, Prefix]:
+    """A decoder and a prefix of two rows of image tokens."""
     torch.manual_seed(1)
-    if family in VLM:
-        decoder = make_vlm_decoder(family, folders)
-        return decoder, decoder.image_prefix(
-            torch.randint(0, 256, (2, 1, 1, 3, 32, 32), dtype=torch.uint8)
-        )
     return make(family), Prefix(torch.randn(2, 9, 32))
 
 
-def row(decoder: Any, prefix: Prefix, n: int) -> Prefix:
-    images = None if prefix.images_BVCHW is None else prefix.images_BVCHW[n : n + 1]
-    return Prefix(prefix.tokens_BND[n : n + 1], images_BVCHW=images)
+def row(prefix: Prefix, n: int) -> Prefix:
+    return prefix.select([n])
 
 
 @torch.no_grad()
@@ -98,59 +78,42 @@ def test_seq2seq_logits_equal_hugging_face(family: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", VLM)
-def test_vlm_logits_equal_hugging_face(family: str, vlm_folders: dict[str, str]) -> None:
-    decoder = make_vlm_decoder(family, vlm_folders)
-    prefix = decoder.image_prefix(torch.randint(0, 256, (2, 2, 1, 3, 32, 32), dtype=torch.uint8))
-    owner = torch.tensor([0, 1])
-    inputs = decoder.process(prefix, owner, PROMPTS[:2])
-    length = inputs["attention_mask"].sum(1)
-    ours = decoder.logits(decoder.encode_texts(prefix, owner, PROMPTS[:2], [[], []]))
-    theirs = decoder.lm(**{k: v for k, v in inputs.items() if k != "labels"}).logits
-    assert torch.allclose(ours, theirs[[0, 1], length - 1], atol=1e-5)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("family", [*LANGUAGE, *VLM])
-def test_texts_that_share_an_image_are_independent(
-    family: str, vlm_folders: dict[str, str]
-) -> None:
-    decoder, prefix = any_decoder(family, vlm_folders)
+@pytest.mark.parametrize("family", LANGUAGE)
+def test_texts_that_share_an_image_are_independent(family: str) -> None:
+    decoder, prefix = any_decoder(family)
     targets = [list(continuation(decoder.tokenizer, t)) for t in (" 1 2 3", " 200 7", " 9")]
     owner = torch.tensor([0, 1, 0])
     together = text_loss(decoder, prefix, owner, PROMPTS, targets).loss_M
     single = [
-        text_loss(decoder, row(decoder, prefix, int(o)), torch.tensor([0]), [p], [t]).loss_M
+        text_loss(decoder, row(prefix, int(o)), torch.tensor([0]), [p], [t]).loss_M
         for o, p, t in zip(owner, PROMPTS, targets, strict=True)
     ]
     assert torch.allclose(together, torch.cat(single), atol=2e-5)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", [*LANGUAGE, *VLM])
-def test_cached_generation_equals_uncached_encoding_and_rows_are_independent(
-    family: str, vlm_folders: dict[str, str]
-) -> None:
-    decoder, prefix = any_decoder(family, vlm_folders)
+@pytest.mark.parametrize("family", LANGUAGE)
+def test_cached_generation_equals_uncached_encoding_and_rows_are_independent(family: str) -> None:
+    decoder, prefix = any_decoder(family)
     prompts = [robot_prompt("pick"), robot_prompt("pick up the red apple banana")]
     constraints = [FreeText(-1, 6) for _ in prompts]
     generate(decoder, prefix, prompts, constraints)
     for n, constraint in enumerate(constraints):
         alone = FreeText(-1, 6)
-        generate(decoder, row(decoder, prefix, n), prompts[n : n + 1], [alone])
+        generate(decoder, row(prefix, n), prompts[n : n + 1], [alone])
         assert alone.tokens == constraint.tokens
         hidden = decoder.encode_texts(
-            row(decoder, prefix, n), torch.tensor([0]), prompts[n : n + 1], [constraint.tokens]
+            row(prefix, n), torch.tensor([0]), prompts[n : n + 1], [constraint.tokens]
         )
         assert decoder.logits(hidden)[:-1].argmax(-1).tolist() == constraint.tokens
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", [*LANGUAGE, *VLM])
-def test_attend_image_false_hides_the_image(family: str, vlm_folders: dict[str, str]) -> None:
-    decoder, prefix = any_decoder(family, vlm_folders)
+@pytest.mark.parametrize("family", LANGUAGE)
+def test_attend_image_false_hides_the_image(family: str) -> None:
+    decoder, prefix = any_decoder(family)
     args = (torch.tensor([0]), PROMPTS[:1], [list(continuation(decoder.tokenizer, " fruit"))])
-    views = [row(decoder, prefix, n) for n in (0, 1)]
+    views = [row(prefix, n) for n in (0, 1)]
     hidden = [
         text_loss(decoder, p, *args, attend_image_K=torch.tensor([False])).loss_M for p in views
     ]
@@ -159,11 +122,9 @@ def test_attend_image_false_hides_the_image(family: str, vlm_folders: dict[str, 
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", [*LANGUAGE, *VLM])
-def test_only_parallel_queries_attend_to_later_queries(
-    family: str, vlm_folders: dict[str, str]
-) -> None:
-    decoder, prefix = any_decoder(family, vlm_folders)
+@pytest.mark.parametrize("family", LANGUAGE)
+def test_only_parallel_queries_attend_to_later_queries(family: str) -> None:
+    decoder, prefix = any_decoder(family)
     owner, queries = torch.tensor([0, 1]), torch.randn(2, 4, 32)
     other = queries.clone()
     other[:, -1] = torch.randn(2, 32)
@@ -179,9 +140,9 @@ def test_only_parallel_queries_attend_to_later_queries(
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", [*LANGUAGE, *VLM])
-def test_queries_follow_the_target_ids(family: str, vlm_folders: dict[str, str]) -> None:
-    decoder, prefix = any_decoder(family, vlm_folders)
+@pytest.mark.parametrize("family", LANGUAGE)
+def test_queries_follow_the_target_ids(family: str) -> None:
+    decoder, prefix = any_decoder(family)
     owner, queries = torch.tensor([0, 1]), torch.randn(2, 2, 32)
     ids = [encode(decoder.tokenizer, " red apple"), encode(decoder.tokenizer, " apple")]
     other = [[*ids[0][:-1], ids[1][0] if ids[0][-1] != ids[1][0] else ids[0][0]], ids[1]]
@@ -207,9 +168,22 @@ def test_queries_follow_the_target_ids(family: str, vlm_folders: dict[str, str])
         assert torch.allclose(a[second:], b[second:], atol=1e-5)  # but to no other text
 
 
-def test_unsupported_vlm_families_are_refused(
-    tmp_path: Path, vlm_folders: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("vla.models.decoders.vlm.FAMILIES", {"paligemma": True})
-    with pytest.raises(ValueError, match="is a 'llava'; supported families are paligemma"):
-        make_vlm_decoder("llava", vlm_folders)
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["gpt2", "t5"])
+def test_separate_sequences_equal_packed_ones(family: str) -> None:
+    decoder, prefix = any_decoder(family)
+    owner, attend = torch.tensor([1, 0, 1, 0]), torch.tensor([True, False, True, True])
+    prompts, ids = [*PROMPTS, PROMPTS[0]], [[5, 6], [7], [8, 9, 10], [11, 12]]
+    queries = torch.randn(4, 2, 32)
+    if family == "gpt2":  # without image tokens, absolute positions begin with the text
+        decoder.image_positions = "shared"
+    states, steps = [], []
+    for execution in ("packed", "separate"):
+        decoder.execution = execution
+        args = (prefix, owner, prompts, ids)
+        states.append(decoder.encode_texts(*args, attend, queries, family == "t5"))
+        state, hidden = decoder.prefill(prefix, PROMPTS[:2])
+        steps.append(torch.stack([hidden, decoder.decode_step(state, torch.tensor([5, 6]))]))
+    with_image = torch.repeat_interleave(attend, torch.tensor([len(i) + 3 for i in ids]))
+    assert torch.allclose(states[0][with_image], states[1][with_image], atol=1e-5)
+    assert torch.allclose(*steps, atol=1e-5)

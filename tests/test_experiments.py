@@ -16,7 +16,7 @@ from vla.errors import ConfigError
 from vla.experiments.study.config import load_study
 from vla.experiments.study.settings import settings_rows
 from vla.policies.checkpoint import load_policy
-from vla.utils.csv_tables import block, markdown, put, read_table
+from vla.utils.csv_tables import block, check_blocks, markdown, put, read_table
 
 SCRIPTS = (
     "claims.py",
@@ -89,6 +89,13 @@ def test_a_table_is_put_in_its_place(tmp_path: Path) -> None:
     assert page.read_text().startswith("before\n") and page.read_text().endswith("\nafter\n")
     with pytest.raises(ConfigError, match="no place for the table 'b'"):
         put(page, "b", "")
+    check_blocks(page)
+    page.write_text("<!-- a -->\n<!-- /a -->\n")
+    put(page, "a", "new")
+    assert page.read_text() == "<!-- a -->\n\nnew\n\n<!-- /a -->\n"
+    page.write_text("<!-- b -->\n")
+    with pytest.raises(ConfigError, match=r"no place for the table 'b'.*<!-- /b -->"):
+        check_blocks(page)
 
 
 def test_the_committed_policy_loads_and_acts() -> None:

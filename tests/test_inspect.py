@@ -10,9 +10,12 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 from robot_files import TASKS, write_folder, write_rlds
+from web_files import write_llava
 
 from vla.cli.facts import describe
 from vla.cli.inspect import inspect, lines
+from vla.data.pack import pack_from
+from vla.doctor.report import run_doctor
 from vla.errors import DataError
 
 POLICY = REPOSITORY / "experiments" / "tabletop_seen" / "policy"
@@ -73,3 +76,15 @@ def test_nothing_there(tmp_path: Path) -> None:
         describe(tmp_path / "x")
     with pytest.raises(DataError, match="not a known robot data set"):
         describe(tmp_path)
+
+
+def test_images_with_texts(tmp_path: Path) -> None:
+    root = write_llava(tmp_path / "llava")
+    text = "\n".join(lines(describe(root)))
+    assert "images with texts, json" in text and "7 samples" in text
+    assert "conversations (column)" in text and "What colour is it?" in text
+    pack_from(root, tmp_path / "out", ["source.mapping.size=16"])
+    text = "\n".join(lines(describe(tmp_path / "out")))
+    assert "What colour is it?" in text and "6 train, 1 val" in text and "instruction" not in text
+    with pytest.raises(DataError, match="images with texts; vla doctor examines robot data"):
+        run_doctor(root, [], None, False, None)

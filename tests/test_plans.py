@@ -13,7 +13,6 @@ from conftest import TINY_POLICY
 from policies import make_policy, robot_batch, robot_loss
 
 from vla.models.decoders.text import continuation
-from vla.models.heads.chain_of_thought import plan_token_ids
 from vla.models.prompts import plan_text, robot_prompt
 from vla.policies.checkpoint import load_policy, save_policy
 from vla.types import RobotBatch
@@ -59,7 +58,7 @@ def test_chain_of_thought_predicts_the_action_of_its_plan(tmp_path: Path) -> Non
 
     def distance(plan_texts: list[str]) -> float:
         """From the kept actions to those of the head with these plans."""
-        ids = [plan_token_ids(policy.decoder.tokenizer, plan) for plan in plan_texts]
+        ids = [head.plan_format.ids(policy.decoder.tokenizer, text) for text in plan_texts]
         with torch.no_grad():
             made = head.action.predict(policy.decoder, prefix, instructions, ids)
         expected_BHA = normalise(torch.from_numpy(kept_actions))

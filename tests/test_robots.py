@@ -106,6 +106,7 @@ def test_data_sets_of_one_robot_share_bounds_and_pooled_statistics(
     pack(source, tmp_path / "c", 1, 0.0, False)
     tiny_run["data"]["datasets"] = {"a": str(tmp_path / "a"), "c": str(tmp_path / "c")}
     tiny_run["data"]["robots"] = {"a": "arm", "c": "arm"}
+    tiny_run["data"]["sampling_weights"] = {"a": 0.5, "c": 0.5}
     with pytest.raises(
         ConfigError,
         match=r"a, c have different action dimensions, so they are not one robot \(arm\)",

@@ -10,10 +10,11 @@ import torch
 from fake_policies import RecordingPolicy, observation
 
 from vla.inference.runner import PolicyRunner, to_images, to_state
+from vla.policies.execution import Execution
 
 
 def runner_of(policy: RecordingPolicy, **options: Any) -> PolicyRunner:
-    return PolicyRunner(policy, **options)  # type: ignore[arg-type]
+    return PolicyRunner(policy, Execution(**options))  # type: ignore[arg-type]
 
 
 def grey_values(images: torch.Tensor, row: int = 0) -> list[int]:
@@ -47,7 +48,7 @@ def test_history_starts_with_copies_of_the_first_frame_and_state() -> None:
 
 def test_a_chunk_is_executed_before_the_next_call_and_the_history_grows_meanwhile() -> None:
     policy = RecordingPolicy(history=2, horizon=4)
-    runner = runner_of(policy, execution_horizon=2)
+    runner = runner_of(policy, horizon=2)
     actions = [runner.act([0], [observation(v)])[0, 0] for v in (1, 2, 3, 4)]
     assert np.allclose(actions, [0.10, 0.11, 0.20, 0.21])
     assert [grey_values(c.images) for c in policy.calls] == [[1, 1], [2, 3]]
@@ -58,7 +59,7 @@ def test_a_chunk_is_executed_before_the_next_call_and_the_history_grows_meanwhil
 
 def test_ensembling_averages_all_predictions_for_a_step() -> None:
     policy = RecordingPolicy(horizon=2)
-    runner = runner_of(policy, ensemble=1.0)
+    runner = runner_of(policy, temporal_ensemble=1.0)
     actions = [runner.act([0], [observation()])[0] for _ in range(3)]
     older, newer = 1.0, np.exp(-1.0)
     assert np.allclose(actions[0][:2], 0.10)

@@ -27,6 +27,7 @@ from vla.experiments.scaling.ladder import (
 from vla.experiments.scaling.launchers import check_launcher, submit
 from vla.experiments.scaling.report import fit_table, write_report
 from vla.experiments.scaling.run import collect, run_ladder
+from vla.training import measure
 from vla.training.run import RunConfig
 from vla.utils.csv_tables import block, read_table
 
@@ -127,9 +128,8 @@ def test_shipped_ladders_are_complete(path: str, least: tuple[int, int, int]) ->
     for sweep_run in planned:
         run = load_config(sweep_run.config, list(sweep_run.overrides), RunConfig)
         seen.add((sweep_run.stage, str(run.policy["decoder"]), run.train.steps))
-    assert len(seen) == len(config.sizes) * (
-        len(config.data) + 1
-    )  # every size and amount is another run
+    # Every size and amount is another run.
+    assert len(seen) == len(config.sizes) * (len(config.data) + 1)
 
 
 @pytest.mark.slow
@@ -168,9 +168,9 @@ def test_a_ladder_runs_skips_what_is_done_and_keeps_rows_without_runs(
     shutil.rmtree(config.runs)  # as in a fresh clone: the committed rows are what is known
     run_ladder(str(ladder), ["seeds=[0]"])
     assert not list(Path(config.runs).glob("run-*")) and collect(config) == rows
-    assert "no fit yet: scaling fit: 3 runs" in capsys.readouterr().out
+    assert "no fit: scaling fit: 3 runs" in capsys.readouterr().out
     write_report(rows[:1], ladder.parent)
-    assert "no fit yet: scaling fit: 0 runs of 0 sizes" in capsys.readouterr().out
+    assert "no fit: scaling fit: 0 runs of 0 sizes" in capsys.readouterr().out
 
 
 def test_a_run_that_another_process_locks_is_left_to_it(
@@ -237,3 +237,14 @@ def test_the_committed_fit_follows_from_its_rows() -> None:
         assert read_table(tried / "fit.csv") == fit_rows(fits)
         if tried == folder:
             assert block(folder / "README.md", "fit") == fit_table(fits)
+
+
+def test_sizes_with_equal_parameter_counts_are_refused_before_training(
+    ladder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cost = {"parameters": 12345, "flops_step": 1.0, "step_s": 0.1}
+    monkeypatch.setattr(measure, "measure", lambda *arguments: cost)
+    with pytest.raises(
+        ConfigError, match=r"sizes\.[ms]: the policy has 12,345 parameters, as many"
+    ):
+        run_ladder(str(ladder), [], dry_run=True)

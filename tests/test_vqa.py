@@ -11,7 +11,8 @@ import torch
 from vla.data.packed import iter_samples
 from vla.data.samples import read_json
 from vla.errors import DataError
-from vla.evaluation.vqa import accuracy_by_test, answer_questions, is_correct
+from vla.evaluation.answers import words_are_equal
+from vla.evaluation.vqa import answer_questions, scores_by_test
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ from vla.evaluation.vqa import accuracy_by_test, answer_questions, is_correct
     ],
 )
 def test_texts_must_be_equal_and_locations_close(expected: str, answer: str, right: bool) -> None:
-    assert is_correct(expected, answer) == right
+    assert words_are_equal(expected, answer) == right
 
 
 class LocationPolicy:
@@ -52,7 +53,7 @@ class LocationPolicy:
 def test_questions_of_a_split_are_answered_and_counted_by_test(tiny_data: dict[str, str]) -> None:
     web = tiny_data["web"]
     answers = answer_questions(LocationPolicy(web), web, batch=7, progress=False)
-    rows = accuracy_by_test(answers)
+    rows = scores_by_test(answers)
     assert rows["where"]["accuracy"] == 1.0 and rows["name"]["accuracy"] == 0.0
     assert rows["all"]["n"] == len(answers)
     assert rows["all"]["accuracy"] == pytest.approx(np.mean([a.test == "where" for a in answers]))

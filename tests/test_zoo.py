@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from families import CAUSAL, SEQ2SEQ, VLM, decoder_config, make_vlm
+from families import CAUSAL, SEQ2SEQ, decoder_config
 from policies import (
     ACTION_HEADS,
     HEADS,
@@ -25,6 +25,7 @@ from policies import (
     robot_loss,
     spec,
 )
+from vlm_models import VLM, make_vlm
 
 from vla.config import registered
 from vla.errors import ConfigError

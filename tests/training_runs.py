@@ -24,11 +24,15 @@ VLA = [sys.executable, "-c", "from vla.cli import main; main()"]
 
 
 def losses(run: Path, name: str = "train/loss") -> dict[int, str]:
-    """Logged values by step; the last file counts, since a resumed run writes a new file."""
+    """Logged values by step; the last file counts, since a resumed run writes a new file.
+
+    Lightning writes a file again when it has a new column, so a row may be incomplete meanwhile.
+    """
     found: dict[int, str] = {}
     for path in sorted(run.glob("csv*/metrics.csv")):
         with path.open(newline="") as file:
-            found |= {int(r["step"]): r[name] for r in csv.DictReader(file) if r.get(name)}
+            rows = [r for r in csv.DictReader(file) if r.get(name)]
+            found |= {int(r["step"]): r[name] for r in rows if str(r["step"]).isdigit()}
     return found
 
 

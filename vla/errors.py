@@ -10,6 +10,14 @@ class ConfigError(ValueError):
     """
 
 
+class InvalidValue(ConfigError):
+    """A problem at a path, which is relative to the value that the raising function checks."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path or 'top level'}: {problem}")
+        self.path, self.problem = path, problem
+
+
 class DataError(ValueError):
     """Invalid data on disk. The message has the path, what was expected and the fix."""
 

@@ -21,6 +21,7 @@ W  image width
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
@@ -30,6 +31,9 @@ import torch
 # How an image is brought to a size, see ``vla.utils.resize``. stretch: the whole image; crop: its
 # centre; pad: the whole image on black.
 ImageFit = Literal["stretch", "crop", "pad"]
+# How an answer is compared with the expected one, see ``vla.evaluation.answers``. words: equal
+# words, and a close location at the end; answer: as VQA v2 does; caption: n-grams; place: bins.
+Metric = Literal["words", "answer", "caption", "place"]
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,12 @@ class ActionSpace:
     # classified, never scaled by dataset statistics.
     binary: tuple[str, ...] = ()
     rate_hz: float = 5.0  # control rate: actions per second
+    # Names of the dimensions whose values are whole numbers, for example a mode from 0 to 2. They
+    # are scaled by their bounds, and a predicted value is always a whole number.
+    integer: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("names", "units", "low", "high", "binary"):
+        for name in ("names", "units", "low", "high", "binary", "integer"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if (
             not self.names
@@ -55,11 +62,21 @@ class ActionSpace:
             raise ValueError(
                 "action space: names, units, low and high must have the same, non-zero length"
             )
-        unknown = [n for n in self.binary if n not in self.names]
-        if unknown:
-            raise ValueError(
-                f"action space: binary dims {unknown} are not among the names {list(self.names)}"
-            )
+        for kind in ("binary", "integer"):
+            unknown = [n for n in getattr(self, kind) if n not in self.names]
+            if unknown:
+                raise ValueError(
+                    f"action space: {kind} dims {unknown} are not among the names "
+                    f"{list(self.names)}"
+                )
+        if both := [n for n in self.integer if n in self.binary]:
+            raise ValueError(f"action space: {both} are binary and integer; binary is enough")
+        for name, low, high in zip(self.names, self.low, self.high, strict=True):
+            if name in self.integer and any(math.isfinite(b) and b % 1 for b in (low, high)):
+                raise ValueError(
+                    f"action space: the bounds {low:g} and {high:g} of the integer dim {name!r} "
+                    "must be whole numbers"
+                )
         if any(lo >= hi for lo, hi in zip(self.low, self.high, strict=True)):
             raise ValueError("action space: every low must be below its high")
 
@@ -113,6 +130,10 @@ class QA:
     answer: str
     tests: str  # the skill that the question tests, for example "count"; results are listed by it
     needs_image: bool = True  # False: a question of general knowledge; the image is masked
+    answers: list[str] = field(default_factory=list)  # of several people, for the evaluation
+    # Earlier (question, answer) pairs of the conversation.
+    turns: list[list[str]] = field(default_factory=list)
+    metric: Metric = "words"  # how the answer is scored
 
 
 @dataclass
@@ -120,8 +141,10 @@ class WebSample:
     """One image of the vision-language data, with questions and answers about it."""
 
     key: str  # unique within its data set
-    image: bytes  # encoded JPEG
+    image: bytes  # encoded JPEG or PPM
     qa: list[QA]
+    split: str = ""  # recorded split: "train", "val"; empty: not recorded
+    group: str = ""  # text from which validation samples are drawn evenly
 
 
 @dataclass
@@ -149,6 +172,8 @@ class WebBatch:
     image_index_K: torch.Tensor  # row of the image that each question belongs to
     attend_image_K: torch.Tensor  # bool; False: the question's tokens do not attend to the image
     sources: list[str]  # name of the data set of each of the B rows
+    # Earlier (question, answer) pairs of the K conversations; empty: none has any.
+    turns: list[list[list[str]]] = field(default_factory=list)
 
 
 @dataclass

@@ -43,6 +43,8 @@ class EpisodeResult:
     success: bool
     steps: int  # control steps
     metrics: dict[str, float] = field(default_factory=dict)  # see ``Benchmark.metrics``
+    # Plan of every step (empty text: the policy acted at once); no texts: no step had a plan.
+    plans: list[str] = field(default_factory=list)
 
 
 class Benchmark(ABC):

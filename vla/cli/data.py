@@ -24,7 +24,7 @@ def pack(
     source: Annotated[
         Path,
         typer.Argument(
-            help="a robot data set (LeRobot, RLDS, HDF5, folder), or a YAML with a source"
+            help="robot data (LeRobot, RLDS, HDF5, ...), image-text data, or a YAML with a source"
         ),
     ],
     out: Annotated[Path, typer.Argument(help="folder for the shards")],

@@ -11,11 +11,18 @@ from vla.cli.options import (
     BenchmarkName,
     BenchmarkOverrides,
     EnvironmentId,
+    ExecutionHorizon,
     PackedData,
+    Plans,
     Policy,
     Robot,
+    SamplingSeed,
+    Temperature,
+    TemporalEnsemble,
+    TopK,
     VideoFolder,
     benchmark_config,
+    decoding_options,
 )
 
 
@@ -41,6 +48,12 @@ def evaluate(
     compare_to: Annotated[
         Optional[Path], typer.Option(help="results.json of another policy: McNemar's exact test")
     ] = None,
+    plan: Plans = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    sampling_seed: SamplingSeed = None,
+    execution_horizon: ExecutionHorizon = None,
+    temporal_ensemble: TemporalEnsemble = None,
 ) -> None:
     """Success rates in simulation, with 95 % intervals.
 
@@ -60,6 +73,9 @@ def evaluate(
         overrides or [],
         robot,
         compare_to,
+        decoding_options(plan, temperature, top_k, sampling_seed),
+        execution_horizon,
+        temporal_ensemble,
     )
 
 
@@ -68,15 +84,25 @@ def evaluate_offline(
     data: PackedData,
     split: Annotated[str, typer.Option(help="train or val")] = "val",
     episodes: Annotated[
-        Optional[int], typer.Option(min=1, help="number of episodes; default: all of the split")
+        Optional[int],
+        typer.Option(min=1, help="number of episodes, or of web questions; default: all"),
     ] = None,
     out: Annotated[Optional[Path], typer.Option(help="folder for offline.json and a plot")] = None,
     robot: Robot = None,
+    plan: Plans = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    sampling_seed: SamplingSeed = None,
 ) -> None:
-    """Errors of predicted actions on recorded observations, in robot units."""
+    """Errors of predicted actions on recorded observations, or scores of answers on web data."""
+    from vla.data.manifest import load_manifest
     from vla.evaluation.offline_report import run_offline
+    from vla.evaluation.vqa import run_vqa
 
-    run_offline(policy, data, split, episodes, out, robot)
+    if load_manifest(data).kind == "web":
+        return run_vqa(policy, data, out, episodes, split, "offline.json")
+    decoding = decoding_options(plan, temperature, top_k, sampling_seed)
+    run_offline(policy, data, split, episodes, out, robot, decoding)
 
 
 def evaluate_vqa(
@@ -85,7 +111,10 @@ def evaluate_vqa(
     questions: Annotated[int, typer.Option(min=1, help="number of questions")] = 2000,
     out: Annotated[Optional[Path], typer.Option(help="folder for vqa.json")] = None,
 ) -> None:
-    """Accuracy of a policy's answers to questions about held-out web images."""
+    """Scores of a policy's answers to questions about held-out web images.
+
+    Accuracy (exact match as VQA v2 does, or a close place), VQA accuracy, ANLS, BLEU-4, ROUGE-L.
+    """
     from vla.evaluation.vqa import run_vqa
 
     run_vqa(policy, data, out, questions)

@@ -6,12 +6,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from vla.cli.recorded_facts import recorded
 from vla.errors import DataError
-from vla.utils.text import count
-
-SAMPLED = 50  # episodes of a recorded data set that are read
+from vla.utils.disk import size_in_bytes
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -29,7 +26,7 @@ def describe(path: Path) -> dict[str, Any]:
     elif not path.exists():
         raise DataError(f"{path}: no such file or folder; check the path")
     else:
-        facts = _recorded(path)
+        facts = recorded(path)
     return {"path": str(path), **facts}
 
 
@@ -49,7 +46,7 @@ def _policy(path: Path) -> dict[str, Any]:
         "kind": config.get("name"),
         "components": {k: _component(v) for k, v in parts.items()},
         "parameters": sum(map(prod, shapes)),
-        "bytes": _bytes(path),
+        "bytes": size_in_bytes(path),
         "versions": next(iter(specs.values())).versions,
         "robots": {name: spec.to_dict() for name, spec in specs.items()},
         "text": {name: str(spec) for name, spec in specs.items()},
@@ -98,7 +95,7 @@ def _run(path: Path, config: dict[str, Any]) -> dict[str, Any]:
             }
             for name, points in losses.items()
         },
-        "bytes": _bytes(path),
+        "bytes": size_in_bytes(path),
     }
     if facts["finished"]:
         facts["policy"] = _policy(path / "policy")
@@ -110,14 +107,15 @@ def _packed(path: Path) -> dict[str, Any]:
 
     packed = open_packed(path)
     manifest = packed.manifest
-    table = packed.table()
+    web = manifest.kind == "web"
+    table = [] if web else packed.table()
     return {
         "what": "packed data",
-        "kind": "web samples" if manifest.kind == "web" else "robot episodes",
+        "kind": "web samples" if web else "robot episodes",
         "samples": manifest.samples,
         "steps": manifest.steps,
         "shards": len(manifest.shards),
-        "bytes": _bytes(path),
+        "bytes": size_in_bytes(path),
         "cameras": {camera: list(manifest.image_size) for camera in manifest.cameras},
         "image_fit": manifest.image_fit,
         "rate_hz": manifest.action_space.rate_hz if manifest.action_space else None,
@@ -126,12 +124,20 @@ def _packed(path: Path) -> dict[str, Any]:
         "state_dims": len(manifest.statistics.get("state", {}).get("mean", [])),
         "instructions": len(table),
         "tasks": [{"text": t, "train": train, "val": val} for t, train, val in table],
-        "train": sum(row[1] for row in table),
-        "val": sum(row[2] for row in table),
+        "train": len(packed.rows("train")),
+        "val": len(packed.rows("val")),
         "left_out": manifest.quarantined,
         "benchmark": manifest.benchmark.get("name", ""),
-        "notes": list(manifest.notes),
+        "notes": [*([_first_question(packed)] if web else []), *manifest.notes],
     }
+
+
+def _first_question(packed: Any) -> str:
+    """The first question of packed web samples, and its answer."""
+    from vla.data.samples import read_json
+
+    first = read_json(next(packed.samples()))["qa"][0]
+    return f"the first question: {first['question']!r}, answer {first['answer']!r}"
 
 
 def _ranges(manifest: Any) -> list[dict[str, Any]]:
@@ -143,79 +149,3 @@ def _ranges(manifest: Any) -> list[dict[str, Any]]:
         found = {c: known[c][k] for c in ("min", "max", "mean", "std") if c in known}
         rows.append({"name": name, "unit": unit, **found, "binary": name in space.binary})
     return rows
-
-
-def _recorded(path: Path) -> dict[str, Any]:
-    """Facts about recorded data; without actions if no mapping fits, with the reason in a note."""
-    from vla.data.mapping import Mapping
-    from vla.data.readers import open_reader
-    from vla.data.robot import RobotSource
-
-    reader = open_reader(path)
-    facts = {
-        "what": "recorded data",
-        "kind": reader.format,
-        "samples": len(reader),
-        "bytes": _bytes(path),
-        "fields": {
-            n: count(f.dims, "number") if f.dims else f.kind for n, f in reader.fields.items()
-        },
-    }
-    try:
-        return facts | _mapped(RobotSource(str(path), skip_missing=True))
-    except ValueError as error:
-        notes = [*reader.notes, str(error)]
-    try:  # the rate is often the only thing that is missing
-        found = _mapped(RobotSource(str(path), Mapping(fps=1.0), skip_missing=True))
-        return facts | found | {"rate_hz": None, "notes": notes}
-    except ValueError:
-        unknown = {"cameras": {}, "actions": [], "tasks": [], "instructions": 0, "sampled": 0}
-        return facts | unknown | {"notes": notes}
-
-
-def _mapped(source: Any) -> dict[str, Any]:
-    """What the default mapping makes of the first episodes."""
-    recordings = [source.reader[n] for n in range(min(len(source), SAMPLED))]
-    tasks: dict[str, int] = {}
-    for recording in recordings:
-        for text in dict.fromkeys(source.mapping.instructions(recording)):
-            tasks[text] = tasks.get(text, 0) + 1
-    rows = [source.mapping.actions(r, np.arange(r.steps)) for r in recordings if r.steps]
-    values = np.concatenate(rows).astype(float)
-    sizes = {}
-    for camera in source.mapping.cameras:
-        image = next(iter(source.images(recordings[0], camera, [0])))
-        sizes[camera] = list(image.shape[:2])
-    space = source.action_space
-    return {
-        "sampled": len(recordings),
-        "steps": sum(r.steps for r in recordings),
-        "cameras": sizes,
-        "rate_hz": space.rate_hz,
-        "actions": [
-            {
-                "name": name,
-                "unit": unit,
-                "min": float(np.nanmin(values[:, k])),
-                "max": float(np.nanmax(values[:, k])),
-                "mean": float(np.nanmean(values[:, k])),
-                "std": float(np.nanstd(values[:, k])),
-                "binary": name in space.binary,
-            }
-            for k, (name, unit) in enumerate(zip(space.names, space.units, strict=True))
-        ],
-        "state": list(source.mapping.state_names),
-        "state_dims": len(source.mapping.state_names),
-        "instructions": len(tasks),
-        "tasks": [{"text": t, "episodes": n} for t, n in sorted(tasks.items(), key=_by_count)],
-        "notes": list(source.notes),
-    }
-
-
-def _by_count(item: tuple[str, int]) -> tuple[int, str]:
-    return (-item[1], item[0])
-
-
-def _bytes(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(f.stat().st_size for f in files if f.is_file())

@@ -75,9 +75,10 @@ def _run(facts: dict[str, Any]) -> list[str]:
 
 def _data(facts: dict[str, Any]) -> list[str]:
     packed = facts["what"] == "packed data"
-    noun = "sample" if facts["kind"] == "web samples" else "episode"
+    web = facts["kind"].startswith(("web samples", "images with texts"))
+    noun = "sample" if web else "episode"
     sizes = [count(facts["samples"], noun)]
-    if packed or facts["sampled"] == facts["samples"]:
+    if not web and (packed or facts["sampled"] == facts["samples"]):
         sizes.append(count(facts["steps"], "step"))
     if packed:
         sizes.append(count(facts["shards"], "shard"))
@@ -85,6 +86,8 @@ def _data(facts: dict[str, Any]) -> list[str]:
         f"{facts['what']} ({facts['kind']})",
         _row("size", ", ".join([*sizes, size(facts["bytes"])])),
     ]
+    if packed and web:
+        found.append(_row("split", f"{facts['train']} train, {facts['val']} val"))
     if facts["cameras"]:
         text = ", ".join(f"{c} {h} x {w} px" for c, (h, w) in facts["cameras"].items())
         fit = f"; images fitted by {facts['image_fit']}" if packed else ""

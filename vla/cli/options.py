@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
+if TYPE_CHECKING:
+    from vla.policies.decoding import DecodingOptions
+
 Policy = Annotated[Path, typer.Argument(help="folder of a saved policy")]
-PackedData = Annotated[Path, typer.Argument(help="folder of packed robot data")]
+PackedData = Annotated[Path, typer.Argument(help="folder of packed data")]
 Overrides = Annotated[
     Optional[list[str]],
     typer.Argument(
@@ -27,9 +30,37 @@ BenchmarkName = Annotated[
 EnvironmentId = Annotated[
     Optional[str], typer.Option(help="instead of --benchmark: any gymnasium id with images")
 ]
+Plans = Annotated[
+    Optional[Literal["true", "false", "auto"]],
+    typer.Option(
+        "--plan",
+        help="write a plan before the action; auto: the policy chooses",
+    ),
+]
+Temperature = Annotated[
+    Optional[float], typer.Option(help="sample text tokens at this temperature; 0: most likely")
+]
+TopK = Annotated[
+    Optional[int], typer.Option(help="sample among this many most likely tokens; 0: all allowed")
+]
+SamplingSeed = Annotated[Optional[int], typer.Option(help="seed of the sampled tokens")]
 Robot = Annotated[Optional[str], typer.Option(help="one of the policy's robots, if it has several")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or one GPU: cuda:1")]
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of text")]
+ExecutionHorizon = Annotated[
+    Optional[int],
+    typer.Option(
+        help="actions of a chunk that are executed before the policy predicts again; "
+        "default: as saved with the policy, else the whole chunk"
+    ),
+]
+TemporalEnsemble = Annotated[
+    Optional[float],
+    typer.Option(
+        help="predict at every step and average all predictions of it with weights exp(-VALUE k), "
+        "k = 0 for the oldest (ACT: 0.01); default: as saved with the policy, else off"
+    ),
+]
 VideoFolder = Annotated[
     Optional[Path], typer.Option(help="folder for results.json, contact sheet and animation")
 ]
@@ -42,3 +73,17 @@ def benchmark_config(name: str | None, env: str | None) -> dict[str, str]:
     if env is not None:
         return {"name": "gym", "id": env}
     return {} if name is None else {"name": name}
+
+
+def decoding_options(
+    plan: str | None, temperature: float | None, top_k: int | None, seed: int | None
+) -> DecodingOptions:
+    """The changes of a policy's decoding that the options of a command describe."""
+    from vla.policies.decoding import DecodingOptions
+
+    modes: dict[str | None, Literal[False, True, "auto"]] = {
+        "true": True,
+        "false": False,
+        "auto": "auto",
+    }
+    return DecodingOptions(modes.get(plan), temperature, top_k, seed)

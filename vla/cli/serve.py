@@ -6,7 +6,18 @@ from typing import Annotated, Optional
 
 import typer
 
-from vla.cli.options import Device, Policy, Robot
+from vla.cli.options import (
+    Device,
+    ExecutionHorizon,
+    Plans,
+    Policy,
+    Robot,
+    SamplingSeed,
+    Temperature,
+    TemporalEnsemble,
+    TopK,
+    decoding_options,
+)
 
 
 def serve(
@@ -24,6 +35,12 @@ def serve(
         str, typer.Option(help="the client's fields that form the state, with commas")
     ] = "state",
     device: Device = "auto",
+    plan: Plans = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    sampling_seed: SamplingSeed = None,
+    execution_horizon: ExecutionHorizon = None,
+    temporal_ensemble: TemporalEnsemble = None,
 ) -> None:
     """Serve a policy over all protocols of 'vla zoo' on one port (pip install 'vla\\[serve]')."""
     pairs = [c.partition("=") for c in camera or []]
@@ -34,4 +51,6 @@ def serve(
     from vla.serve.server import run_server
 
     cameras = {ours: theirs for ours, _, theirs in pairs}
-    run_server(policy, host, port, robot, cameras, state.split(","), device)
+    fields, execution = state.split(","), (execution_horizon, temporal_ensemble)
+    decoding = decoding_options(plan, temperature, top_k, sampling_seed)
+    run_server(policy, host, port, robot, cameras, fields, device, decoding, *execution)

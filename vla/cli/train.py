@@ -20,8 +20,9 @@ def train(
     """
     from vla.config import load_config
     from vla.training.config import RunConfig
+    from vla.training.early import check_values
 
-    checked = load_config(config, overrides or [], RunConfig)
+    checked = load_config(config, overrides or [], RunConfig, early=check_values)
     from vla.training.run import train as run_training  # slow; after the quick checks
 
     run_training(checked)

@@ -15,7 +15,10 @@ from vla.errors import ConfigError
 def zoo(
     configs: Annotated[
         Optional[list[str]],
-        typer.Argument(help="with --measure: YAMLs of runs, and key=value changes for all of them"),
+        typer.Argument(
+            help="with --measure: YAMLs of runs, and key=value changes for all of them; "
+            "with --prove: families (gpt2, timm:resnet) or kinds (causal, seq2seq, vlm, timm)"
+        ),
     ] = None,
     tasks: Annotated[
         Optional[str], typer.Option(help="list the tasks of this benchmark instead")
@@ -24,17 +27,36 @@ def zoo(
         bool,
         typer.Option("--measure", help="measure the policies of CONFIGS instead of listing"),
     ] = False,
+    proof: Annotated[
+        bool,
+        typer.Option(
+            "--prove",
+            help="check that small models of these families are right, see configs/README.md",
+        ),
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="with --prove: every family, and update the table")
+    ] = False,
     as_json: Json = False,
     steps: Annotated[int, typer.Option(min=1, help="with --measure: timed repetitions")] = 10,
     device: Device = "auto",
 ) -> None:
-    """List all components and presets, or measure parameters, FLOPs, time and memory.
+    """List all components and presets, measure policies, or prove model families.
 
-    Example: vla zoo --measure configs/demo_token.yaml policy.head=regression
+    Examples: vla zoo --measure configs/demo_token.yaml policy.head=regression;
+    vla zoo --prove gpt2 timm:resnet
     """
+    if proof:
+        if measure or tasks is not None:
+            raise ConfigError("zoo: give one of --prove, --measure and --tasks")
+        from vla.cli.prove import prove
+
+        return prove(configs or [], everything, as_json)
+    if everything:
+        raise ConfigError("zoo: --all belongs to --prove: vla zoo --prove --all")
     if measure != bool(configs):
         raise ConfigError(
-            "zoo: --measure and configurations belong together, "
+            "zoo: --measure and configurations belong together (families need --prove), "
             "for example: vla zoo --measure configs/demo_token.yaml"
         )
     if configs:

@@ -8,30 +8,39 @@ Keyword-only parameters are set by the program (widths, tokenizer, action space)
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vla.config.options import config_class
+from vla.config.options import config_class, replaced_paths
 from vla.config.registry import registered
 from vla.config.validation import check, check_slot
-from vla.config.yaml_files import load, override
+from vla.config.yaml_files import Paths, load, override
 from vla.errors import ConfigError
 
 
-def load_config(path: str | Path, overrides: Iterable[str] = (), schema: type | None = None) -> Any:
+def load_config(
+    path: str | Path,
+    overrides: Iterable[str] = (),
+    schema: type | None = None,
+    early: Callable[[Any], None] | None = None,
+) -> Any:
     """A YAML file merged over its base, changed by ``key=value`` overrides, then validated.
 
-    Returns an instance of the dataclass ``schema``; without one, plain data.
+    Returns an instance of the dataclass ``schema``; without one, plain data. ``early`` checks this
+    instance before components are imported and validated, which takes seconds.
 
     Raises:
         ConfigError: an unreadable file, an unknown key or an invalid value.
     """
-    data = override(load(Path(path)), overrides, str(path))
+    whole: Paths = frozenset() if schema is None else replaced_paths(schema)
+    data = override(load(Path(path), whole), overrides, str(path), whole)
     if schema is None:
         return data
-    check(data, schema, "", slots=False)  # quick: it imports no component
+    quick = check(data, schema, "", slots=False)  # it imports no component
+    if early is not None:
+        early(quick)
     return check(data, schema, "")
 
 

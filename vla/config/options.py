@@ -7,6 +7,8 @@ import typing
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any
 
+from vla.config.registry import Replaced
+
 REQUIRED = inspect.Parameter.empty
 
 
@@ -44,6 +46,17 @@ def _parameters(cls: Any) -> dict[str, tuple[Any, Any]]:
         for p in inspect.signature(cls.__init__).parameters.values()
         if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "self"
     }
+
+
+def replaced_paths(cls: Any, path: tuple[str, ...] = ()) -> frozenset[tuple[str, ...]]:
+    """Paths of the mappings in a dataclass that replace those of a base, see ``Replaced``."""
+    found: set[tuple[str, ...]] = set()
+    for name, (annotation, _) in options(cls).items():
+        if Replaced() in typing.get_args(annotation)[1:]:
+            found.add((*path, name))
+        elif is_dataclass(annotation):
+            found |= replaced_paths(annotation, (*path, name))
+    return frozenset(found)
 
 
 def plain(value: Any) -> Any:

@@ -18,6 +18,7 @@ import yaml
 from vla.config.comments import option_comments
 from vla.config.options import REQUIRED, options
 from vla.config.registry import Slot, configs_dir, presets, registered
+from vla.config.zoo_table import read_verdicts, table_section
 
 # Title -> the dataclass of a YAML file. They are above this package, so they are named by path.
 FILES = {
@@ -53,7 +54,9 @@ of the wrong type is an error with the key's path, the nearest valid name and th
 are not converted: `"5"` is not an int.
 
 **`base:`** A file may name one other file, relative to its own folder. Mappings are merged key by
-key; other values replace those of the base.
+key; other values replace those of the base. The mappings that name data sets
+(`data.datasets`, `sampling_weights`, `robots`, `cameras`) are not merged: they replace those of the
+base, so `sampling_weights: {web: 1.0}` samples web data alone.
 
 **Components** A *slot* (`vision:`, `decoder:`, `head:` ...) takes a mapping with `name:`, the
 registered name, and the options of that component. A mapping with another `name:` replaces the
@@ -74,9 +77,14 @@ policy:
 **Overrides** Every command that reads a configuration takes `key=value` after the file, with dots
 for nested keys. They are applied last: `vla train configs/demo_token.yaml train.steps=100
 policy.decoder=llama_tiny optim.lr_multipliers.vision=0.1`. A mapping is merged with that of the
-file: `data.sampling_weights.web=0` leaves out a data set of the file.
+file, except those that name data sets: `data.sampling_weights='{web: 1.0}'` replaces the weights of
+the file, and `data.sampling_weights.web=0` changes one of them.
 
 **Environment** `${oc.env:HOME}` inserts an environment variable (OmegaConf).
+
+**Truth** Keys inside `decoder.config` are checked against the Hugging Face configuration class, and
+those of `vision.options` against the timm network, because both libraries ignore or misname some. A
+scaling ladder with two sizes of equal parameter counts is refused before it trains.
 
 `vla zoo` lists all components and presets with one line each, also those of plug-ins. A new
 component is one class; see [vla/README.md](../vla/README.md).
@@ -102,6 +110,7 @@ def reference() -> str:
     lines += ["## Groups of component options", ""]
     for cls in nested:
         lines += _dataclass(cls, described)
+    lines += table_section(read_verdicts())
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -174,7 +183,7 @@ def _type(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join("null" if a is type(None) else _type(a) for a in arguments)
     if origin is Literal:
-        return " or ".join(f"`{a}`" for a in arguments)
+        return " or ".join(_default(a) for a in arguments)
     if origin is tuple and arguments[-1] is not Ellipsis:
         return f"[{', '.join(_type(a) for a in arguments)}]"
     if origin in (tuple, list):

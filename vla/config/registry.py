@@ -26,8 +26,9 @@ _HOMES = {
     "text": ["vla.models.decoders"],
     "head": ["vla.models.heads"],
     "codec": ["vla.models.actions"],
-    "source": ["vla.data.robot", "vla.benchmarks"],
+    "source": ["vla.data.robot", "vla.data.web.source", "vla.benchmarks"],
     "reader": ["vla.data.readers"],
+    "web_reader": ["vla.data.web"],
     "benchmark": ["vla.benchmarks"],
     "protocol": ["vla.serve.protocols"],
 }
@@ -39,6 +40,11 @@ class Slot:
     """Marks a constructor parameter as a slot: ``vision: Annotated[dict, Slot("vision")]``."""
 
     name: str
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """Marks a mapping that replaces that of the base file, instead of being merged with it."""
 
 
 def register(slot: str, name: str) -> Callable[[type[_T]], type[_T]]:
@@ -155,9 +161,17 @@ def presets(slot: str) -> dict[str, Path]:
     return {p.stem: p for p in sorted((configs_dir() / slot).glob("*.yaml"))}
 
 
+_LISTED = 60  # choices in an error message
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """``; did you mean ...? Choices: ...`` for an error message."""
+    """``; did you mean ...? Choices: ...`` for an error message; not all choices if many."""
     choices = sorted(choices)
-    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else "."
+    many = len(choices) > _LISTED
+    close = difflib.get_close_matches(word, choices, n=3 if many else 1, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
+    if many and close:
+        return f"{hint} ({len(choices)} choices)"
+    if many:
+        return f"{hint} Choices: {', '.join(choices[:_LISTED])}, ... ({len(choices)} in all)"
     return f"{hint} Choices: {', '.join(choices) if choices else 'none'}"

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, NotRequired, Required, Union
 
-from omegaconf import OmegaConf
 from pydantic import (
     BeforeValidator,
     PlainValidator,
@@ -25,9 +24,9 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from vla.config.options import REQUIRED, config_class, options
-from vla.config.registry import Slot, explain_unknown, nearest, presets, registered
-from vla.config.yaml_files import merge, read_yaml
-from vla.errors import ConfigError
+from vla.config.quick import components, resolve_preset
+from vla.config.registry import Slot, explain_unknown, nearest, registered
+from vla.errors import ConfigError, InvalidValue
 
 _PLAIN = (int, float, str, bool, dict)
 _EXPECTED = {  # pydantic's error type -> what the value must be
@@ -41,18 +40,11 @@ _EXPECTED = {  # pydantic's error type -> what the value must be
 }
 
 
-class InvalidValue(ConfigError):
-    """A problem at a path, which is relative to the value that the raising function checks."""
-
-    def __init__(self, path: str, problem: str) -> None:
-        super().__init__(f"{path or 'top level'}: {problem}")
-        self.path, self.problem = path, problem
-
-
 def check(value: Any, annotation: Any, path: str, slots: bool = True) -> Any:
     """The value, validated; dataclasses and tuples are built from mappings and lists.
 
-    ``slots``: validate components too. Their modules are slow to import.
+    ``slots``: validate components too, whose modules are slow to import. Otherwise only the names
+    of presets and components are checked.
 
     Raises:
         ConfigError: the message begins with the path of the first invalid key.
@@ -84,26 +76,12 @@ def check_slot(value: Any, slot: str, path: str) -> dict[str, Any]:
     Raises:
         ConfigError: unknown preset, component or argument, or an argument of the wrong type.
     """
-    if isinstance(value, str):
-        value = {"preset": value}
-    if isinstance(value, dict) and "preset" in value:
-        available, preset = presets(slot), value["preset"]
-        if preset not in available:
-            hint = nearest(str(preset), available)
-            raise InvalidValue(path, f"no preset {preset!r} under configs/{slot}/{hint}")
-        changes = OmegaConf.create({k: v for k, v in value.items() if k != "preset"})
-        value = OmegaConf.to_container(
-            merge(OmegaConf.create(read_yaml(available[preset])), changes)
-        )
-    if not isinstance(value, dict):
-        raise InvalidValue(
-            path, f"expected a mapping with name: or the name of a preset, got {value!r}"
-        )
-    components, name = registered(slot), value.get("name")
-    if name not in components:
+    value = resolve_preset(value, slot, path)
+    known, name = registered(slot), value.get("name")
+    if name not in known:
         raise InvalidValue(_join(path, "name"), explain_unknown(slot, str(name)))
     arguments = {k: v for k, v in value.items() if k != "name"}
-    cls = components[name]
+    cls = known[name]
     if (config := config_class(cls)) is not None:
         check(arguments, config, path)  # the dataclass may check more than types
     return {"name": name, **check(arguments, _Arguments(cls), path)}
@@ -139,7 +117,7 @@ def _pydantic(annotation: Any, slots: bool) -> Any:
         if slot is None:
             return _pydantic(args[0], slots)
         if not slots:
-            return Any
+            return Annotated[Any, PlainValidator(functools.partial(_names, slot=slot))]
         return Annotated[Any, PlainValidator(lambda value: check_slot(value, slot, ""))]
     if origin in (Union, types.UnionType):
         return Union[tuple(_pydantic(a, slots) for a in args)]  # noqa: UP007
@@ -155,6 +133,13 @@ def _pydantic(annotation: Any, slots: bool) -> Any:
     if origin is dict:
         return dict[Any, _pydantic(args[1], slots)]  # type: ignore[misc]
     return Annotated[annotation, Strict()] if annotation in _PLAIN else annotation
+
+
+def _names(value: Any, slot: str) -> Any:
+    """The value; its presets and component names exist."""
+    for _ in components(value, slot, ""):
+        pass
+    return value
 
 
 def _mapping(cls: type, slots: bool) -> Any:

@@ -13,6 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from vla.config.registry import nearest
 from vla.errors import ConfigError
 
+Paths = frozenset[tuple[str, ...]]
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """One YAML file, merged over its ``base:`` file, as a plain mapping.
@@ -23,10 +25,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return OmegaConf.to_container(load(path))  # type: ignore[return-value]
 
 
-def load(path: Path, above: tuple[Path, ...] = ()) -> Any:
+def load(path: Path, whole: Paths = frozenset(), above: tuple[Path, ...] = ()) -> Any:
     """One YAML file merged over its base, as an OmegaConf mapping.
 
-    ``above``: the files that have this one as their base.
+    Args:
+        whole: see ``merge``.
+        above: the files that have this one as their base.
     """
     if path.is_dir():
         raise ConfigError(f"{path}: is a folder; give a YAML file")
@@ -39,7 +43,7 @@ def load(path: Path, above: tuple[Path, ...] = ()) -> Any:
     base = own.pop("base", None)
     if base is None:
         return own
-    return merge(load(path.parent / str(base), (*above, path.resolve())), own)
+    return merge(load(path.parent / str(base), whole, (*above, path.resolve())), own, whole)
 
 
 def _parsed(path: Path) -> Any:
@@ -68,29 +72,36 @@ def _parsed(path: Path) -> Any:
     return own
 
 
-def merge(under: Any, over: Any) -> Any:
+def merge(under: Any, over: Any, whole: Paths = frozenset()) -> Any:
     """``over`` merged into the mapping ``under``, which is changed and returned.
 
     A mapping with another ``name`` or ``preset`` replaces the whole slot below it. A mapping
     without either changes single keys, also those of a preset named below.
+
+    ``whole``: paths of mappings that replace those of ``under``.
     """
     for key, value in list(over.items_ex(resolve=False)):
-        below = under.get(key)
-        if OmegaConf.is_dict(value) and isinstance(below, str):
+        below, inner = under.get(key), frozenset(p[1:] for p in whole if p[0] == key and p[1:])
+        if (key,) in whole:
+            under[key] = value
+        elif OmegaConf.is_dict(value) and isinstance(below, str):
             named = "name" in value or "preset" in value
             under[key] = value if named else {"preset": below, **value}
         elif OmegaConf.is_dict(value) and below is not None and OmegaConf.is_dict(below):
             other = any(k in value and value[k] != below.get(k) for k in ("name", "preset"))
-            under[key] = value if other else merge(below, value)
+            under[key] = value if other else merge(below, value, inner)
         else:
             under[key] = value
     return under
 
 
-def override(config: Any, items: Iterable[str], path: str = "") -> Any:
+def override(config: Any, items: Iterable[str], path: str = "", whole: Paths = frozenset()) -> Any:
     """``key=value`` changes on a mapping; returns plain data.
 
-    ``path``: the configuration's file, for error messages.
+    Args:
+        path: the configuration's file, for error messages.
+        whole: see ``merge``. A key inside such a mapping, ``sampling_weights.web=0``, changes this
+            key only.
 
     Raises:
         ConfigError: an item that is not of this form, or an interpolation without a value.
@@ -101,7 +112,9 @@ def override(config: Any, items: Iterable[str], path: str = "") -> Any:
         if not equals or not key or not all(key.split(".")):
             raise ConfigError(f"override {item!r}: expected key=value, for example train.steps=100")
         try:
-            config = merge(config, OmegaConf.from_dotlist([item]))
+            keys = tuple(key.split("."))
+            own = frozenset(p for p in whole if keys[: len(p)] != p or len(keys) == len(p))
+            config = merge(config, OmegaConf.from_dotlist([item]), own)
         except (yaml.YAMLError, OmegaConfBaseException) as error:
             reason = str(error).partition("\n")[0]
             raise ConfigError(f"override {item!r}: not a valid key or value: {reason}") from error

@@ -80,4 +80,5 @@ def _web_rows(items: list[tuple[str, dict[str, Any]]]) -> WebBatch:
         image_index_K=_image_index([len(i["qa"]) for i in rows]),
         attend_image_K=torch.tensor([bool(q["needs_image"]) for q in qa]),
         sources=[n for n, _ in items],
+        turns=[q.get("turns", []) for q in qa],
     )

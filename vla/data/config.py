@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
+from typing import Annotated
 
-from vla.config import check_ranges
+from vla.config import Replaced, check_ranges
+from vla.config.registry import nearest
 from vla.data.augment import AugmentConfig
+from vla.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,18 @@ class WindowConfig:
 class DataConfig:
     """The data sets of a training run and how they are mixed."""
 
-    datasets: dict[str, str]  # name -> folder of packed shards
-    # Name -> sampling weight, at least 0; the share of image rows is proportional to it.
-    sampling_weights: dict[str, float]
+    # Name -> folder of packed shards; replaces the mapping of the base.
+    datasets: Annotated[dict[str, str], Replaced()]
+    # Name -> sampling weight, at least 0; the share of image rows is proportional to it. A data
+    # set without a weight is not sampled. Replaces the mapping of the base.
+    sampling_weights: Annotated[dict[str, float], Replaced()]
     window: WindowConfig = field(default_factory=WindowConfig)  # frames and actions per sample
     # Data set -> name of its robot (default: the data set's name). Data sets of one robot share
-    # the action space and the statistics.
-    robots: dict[str, str] = field(default_factory=dict)
+    # the action space and the statistics. Replaces the mapping of the base.
+    robots: Annotated[dict[str, str], Replaced()] = field(default_factory=dict)
     # Data set -> its cameras, in order (default: ``window.cameras``). []: none, for a policy that
-    # uses the state alone.
-    cameras: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    # uses the state alone. Replaces the mapping of the base.
+    cameras: Annotated[dict[str, tuple[str, ...]], Replaced()] = field(default_factory=dict)
     # Data sets with absolute actions that are learned as differences to the current state. An
     # action dimension and its state dimension have the same name.
     relative: tuple[str, ...] = ()
@@ -52,3 +57,18 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, shuffle=(1, inf), workers=(0, inf))
+
+
+def check_names(config: DataConfig) -> None:
+    """Check that every option about a data set names one of ``datasets``.
+
+    Raises:
+        ConfigError: an unknown name, with the nearest data set.
+    """
+    for option in ("sampling_weights", "robots", "cameras", "relative"):
+        for name in getattr(config, option):
+            if name not in config.datasets:
+                raise ConfigError(
+                    f"data.{option}.{name}: data.datasets has no such data set"
+                    f"{nearest(name, config.datasets)}"
+                )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from vla.errors import BadSample
-from vla.types import Episode
+from vla.types import ActionSpace, Episode
 
 
-def check_episode(episode: Episode, action_dim: int, state_dim: int = 0) -> None:
+def check_episode(episode: Episode, space: ActionSpace, state_dim: int = 0) -> None:
     """Refuse an episode that would harm training.
 
     Args:
@@ -16,8 +16,8 @@ def check_episode(episode: Episode, action_dim: int, state_dim: int = 0) -> None
 
     Raises:
         BadSample: no instruction, no steps, neither camera nor state, a wrong number of action
-            or state dimensions, NaN or infinite values, or a camera with another number of frames
-            than steps.
+            or state dimensions, NaN or infinite values, a fraction in a whole-number dimension, or
+            a camera with another number of frames than steps.
     """
     where, steps = f"episode {episode.key!r}", len(episode.actions)
     if not any(text.strip() for text in episode.instructions or [episode.instruction]):
@@ -27,10 +27,10 @@ def check_episode(episode: Episode, action_dim: int, state_dim: int = 0) -> None
         )
     if steps == 0:
         raise BadSample(f"{where}: no steps; drop it from the source")
-    if episode.actions.ndim != 2 or episode.actions.shape[1] != action_dim:
+    if episode.actions.ndim != 2 or episode.actions.shape[1] != space.dim:
         raise BadSample(
             f"{where}: actions have shape {episode.actions.shape}, "
-            f"expected ({steps}, {action_dim}); check the action fields"
+            f"expected ({steps}, {space.dim}); check the action fields"
         )
     state = episode.state
     if state is not None and state.shape != (steps, state_dim or state.shape[-1]):
@@ -45,6 +45,13 @@ def check_episode(episode: Episode, action_dim: int, state_dim: int = 0) -> None
             raise BadSample(
                 f"{where}: {name} has a NaN or infinite value at step {row}; "
                 "repair or drop the episode"
+            )
+    for name in space.integer:
+        column = episode.actions[:, space.names.index(name)]
+        if (wrong := np.flatnonzero(column % 1)).size:
+            raise BadSample(
+                f"{where}: {name} has the value {column[wrong[0]]:g} at step {wrong[0]}, expected "
+                "a whole number; take it out of mapping.integer, or repair the data"
             )
     for name in ("plans", "instructions"):
         texts = getattr(episode, name)

@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from vla.data.location import MANIFEST, check_packed
 from vla.data.statistics import column_statistics
 from vla.errors import DataError
 from vla.types import ActionSpace, ImageFit
 from vla.utils.sealed import read_sealed, write_sealed
 
 VERSION = 4
-NAME = "manifest.json"
+NAME = MANIFEST
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,13 @@ class Manifest:
     benchmark: dict[str, Any]  # configuration of the benchmark it was recorded in, or empty
     image_fit: ImageFit = "stretch"  # how the images were brought to ``image_size``
     notes: tuple[str, ...] = ()  # what is left out or assumed, one message each
+    longest_text: str = ""  # by characters, with the earlier turns of a conversation
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Manifest:
         """Inverse of ``to_dict``."""
         space = data["action_space"]
+        data = {"longest_text": ""} | data  # absent in packs of older versions
         values = {f.name: data[f.name] for f in fields(cls)} | {
             "shards": tuple(Shard(**s) for s in data["shards"]),
             "action_space": None if space is None else ActionSpace.from_dict(space),
@@ -91,14 +94,7 @@ def load_manifest(directory: str | Path) -> Manifest:
             samples, or a missing shard.
     """
     directory = Path(directory)
-    path = directory / NAME
-    if not directory.is_dir():
-        raise DataError(f"{directory}: no such data folder; make it with `vla pack`")
-    if not path.is_file():
-        raise DataError(
-            f"{path}: missing, so packing did not finish; "
-            "run the same `vla pack` again to resume it"
-        )
+    path = check_packed(directory)
     data = read_sealed(path, VERSION, "pack the data again")
     try:
         manifest = Manifest.from_dict(data)

@@ -26,6 +26,9 @@ class Mapping:
     units: list[str] | None = None  # units of the action dimensions (default: "recorded")
     # Action dimension -> threshold; values above it become 1, others 0.
     binary: dict[str, float] = field(default_factory=dict)
+    # Action dimensions with whole numbers, for example a mode from 0 to 2; policies predict only
+    # whole numbers for them.
+    integer: list[str] = field(default_factory=list)
     # Action dimensions that become 1 - x, before thresholds (opposite gripper convention).
     invert: list[str] = field(default_factory=list)
     # Action dimension -> state dimension: absolute targets are packed as differences to the state.

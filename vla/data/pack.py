@@ -21,9 +21,11 @@ from vla.config import Slot, build, check, check_ranges, load_config, override
 from vla.data.manifest import Manifest
 from vla.data.pack_folder import FILES, finished_pack, is_written, prepare
 from vla.data.ray_backend import on_ray
+from vla.data.readers import detect_reader, open_reader
 from vla.data.shard_writer import merge, write_shard
 from vla.data.source import Source
 from vla.data.verification import remember
+from vla.data.web import detect, layouts
 from vla.errors import DataError
 from vla.utils.disk import writing
 from vla.utils.locking import exclusive_lock
@@ -148,6 +150,25 @@ class PackConfig:
         check_ranges(self, shard_size=(1, inf), val_fraction=(0, 1))
 
 
+def source_name(path: Path, options: dict[str, Any]) -> str:
+    """The source that reads the data set at ``path``: ``robot``, or ``web_data`` for image texts.
+
+    Raises:
+        DataError: no such path, or neither robot data nor image-text data.
+    """
+    if not {"format", "images"}.isdisjoint(options):
+        return "web_data"
+    if detect_reader(path) is not None:
+        return "robot"
+    if detect(path):
+        return "web_data"
+    try:
+        open_reader(path)
+    except DataError as error:
+        raise DataError(f"{error}; or image-text data: {layouts()}") from error
+    return "robot"
+
+
 def pack_from(
     source: Path,
     out: Path,
@@ -159,17 +180,21 @@ def pack_from(
     ray: str | None = None,
     force: bool = False,
 ) -> Manifest:
-    """``vla pack``: pack a robot data set, or the source that a YAML file describes.
+    """``vla pack``: pack a data set, or the source that a YAML file describes.
 
     Args:
-        source: folder of a robot data set, or a YAML file with a ``PackConfig``.
+        source: robot data or image-text data, or a YAML file with a ``PackConfig``.
         skip_missing: pack the available part of an incomplete download.
     """
     if source.suffix in (".yaml", ".yml"):
         data = load_config(source, overrides)
     else:
-        mapping = {"source": {"name": "robot", "path": str(source)}, "shard_size": 20}
-        data = override(mapping, overrides)
+        data = override({"source": {"path": str(source)}}, overrides)
+        options = data["source"]
+        if isinstance(options, dict):
+            if "name" not in options:
+                options["name"] = source_name(source, options)
+            data.setdefault("shard_size", 20 if options["name"] == "robot" else 200)
     if skip_missing and isinstance(data.get("source"), dict):
         data["source"]["skip_missing"] = True
     config = check(data, PackConfig, "")

@@ -8,7 +8,7 @@ So a resumed stream repeats one run without decoding instead of the whole stream
 from __future__ import annotations
 
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any, TypeVar
@@ -63,8 +63,6 @@ class BatchStream(IterableDataset[Batch]):
         self.robots = {n: config.robots.get(n, n) for n in config.datasets}
         varied = train and config.augment != AugmentConfig()
         self.augment = config.augment if varied else None
-        # Image rows per data set so far, for the realised mixture.
-        self.drawn: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
@@ -91,7 +89,6 @@ class BatchStream(IterableDataset[Batch]):
             picks = [(n, next(streams[n])) for n in rng.choices(names, weights, k=self.batch_size)]
             decode_rng = random.Random(rng.random())
             if index >= skip:
-                self.drawn.update(n for n, _ in picks)
                 yield self._collate(picks, decode_rng)
 
     def _shuffled(self, dataset: PackedDataset, rng: random.Random) -> Iterator[dict[str, Any]]:

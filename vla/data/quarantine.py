@@ -36,7 +36,7 @@ def load_sample(source: Source, index: int) -> tuple[Episode | WebSample, dict[s
         if not isinstance(item, Episode):
             return item, web_to_sample(item)
         assert source.action_space is not None
-        check_episode(item, source.action_space.dim, len(source.state_names))
+        check_episode(item, source.action_space, len(source.state_names))
         return item, episode_to_sample(item)
 
     return attempt(load, source, index)
@@ -54,7 +54,8 @@ def attempt(read: Callable[[], _T], source: Source, index: int) -> _T:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _MACHINE:
             raise
-        raise _bad(error, _location(source, index), index) from error
+        noun = "sample" if source.action_space is None else "episode"
+        raise _bad(error, _location(source, index), f"{noun} {index}") from error
 
 
 def quarantine_row(index: int, error: BadSample) -> dict[str, Any]:
@@ -77,12 +78,12 @@ def _location(source: Source, index: int) -> str:
         return ""
 
 
-def _bad(error: Exception, location: str, index: int) -> BadSample:
+def _bad(error: Exception, location: str, name: str) -> BadSample:
     text = str(error)
     named = text.partition(": ")[0]  # messages of this package begin with the path
     if type(error).__module__ != "vla.errors":
         lines = text.strip().splitlines() or ["no message"]
-        text = f"episode {index}: {type(error).__name__}: {lines[0][:300]}; {_REPAIR}"
+        text = f"{name}: {type(error).__name__}: {lines[0][:300]}; {_REPAIR}"
     elif os.path.exists(named):  # noqa: PTH110  # Path.exists raises for a long text
         location = named
     if location and not text.startswith(location):

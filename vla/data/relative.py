@@ -28,8 +28,8 @@ def relative_dims(folder: Path, manifest: Manifest) -> tuple[int, ...]:
     """For each action dimension the index of the state dimension that is subtracted, or -1.
 
     That is its previous value ("last <dim>"), else the state dimension of the same name. A binary
-    dimension is a difference to its previous value only, not to a measured state. Dimensions
-    that were packed as differences are left alone.
+    or whole-number dimension is a difference to its previous value only, not to a measured state.
+    Dimensions that were packed as differences are left alone.
 
     Raises:
         DataError: no action dimension has a state dimension.
@@ -39,7 +39,8 @@ def relative_dims(folder: Path, manifest: Manifest) -> tuple[int, ...]:
     base = {n: n for n in space.names if n in names and n not in manifest.delta} | {
         n: last(n) for n in space.names if last(n) in names
     }
-    usable = [n for n in base if n not in space.binary or base[n] == last(n)]
+    fixed = {*space.binary, *space.integer}
+    usable = [n for n in base if n not in fixed or base[n] == last(n)]
     dims = tuple(names.index(base[n]) if n in usable else -1 for n in space.names)
     if max(dims) < 0:
         raise DataError(

@@ -55,7 +55,7 @@ class ResolvedMapping:
         self.state = Columns(reader, state, "state") if state else None
         self.fps, self.rate = self._rates()
         self.names = self._action_names()
-        for key in ("binary", "invert", "delta", "accumulate"):
+        for key in ("binary", "integer", "invert", "delta", "accumulate"):
             self._check_known(getattr(mapping, key), self.names, f"mapping.{key}")
         own = self.state.names if self.state else []
         self._check_known(mapping.delta.values(), own, "mapping.delta (state dims)")

@@ -69,9 +69,8 @@ class RobotSource(Source):
         self.notes = (*self.reader.notes, *self.mapping.notes)
         self.state_names = tuple(self.mapping.state_names)
         self.delta = tuple(options.delta)
-        self.action_space = ActionSpace(
-            names, units, low, high, tuple(options.binary), self.mapping.rate
-        )
+        binary, integer = tuple(options.binary), tuple(options.integer)
+        self.action_space = ActionSpace(names, units, low, high, binary, self.mapping.rate, integer)
 
     def _check_episodes(self) -> None:
         if len(self.reader) == 0:

@@ -95,8 +95,11 @@ def camera_files(cameras: Iterable[str]) -> dict[str, str]:
 
 
 def web_to_sample(web: WebSample) -> dict[str, Any]:
-    """``<key>.json`` and ``<key>.jpg`` as bytes."""
-    meta = {"kind": "web", "key": web.key, "qa": [asdict(q) for q in web.qa]}
+    """``<key>.json`` and ``<key>.jpg`` as bytes; optional fields of a question only if set."""
+    always = ("question", "answer", "tests", "needs_image")
+    unset: tuple[Any, ...] = ([], "words")
+    qa = [{k: v for k, v in asdict(q).items() if k in always or v not in unset} for q in web.qa]
+    meta = {"kind": "web", "key": web.key, "qa": qa}
     return {
         "__key__": web.key,
         "json": _json(meta),

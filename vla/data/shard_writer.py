@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,14 @@ def _texts(item: Episode | WebSample) -> Iterator[str]:
     else:
         yield from dict.fromkeys(item.instructions) or [item.instruction]
         yield from item.alternatives
+
+
+def _longest(item: Episode | WebSample) -> str:
+    """The longest text that a decoder reads at once, with the earlier turns of a conversation."""
+    if isinstance(item, Episode):
+        return max(_texts(item), key=len)
+    pairs = [[*chain(*qa.turns), qa.question, qa.answer] for qa in item.qa]
+    return max((" ".join(pair) for pair in pairs), key=len, default="")
 
 
 def write_shard(source: Source, first: int, last: int, path: Path, skip_bad: bool) -> None:
@@ -78,6 +87,7 @@ def _write_samples(
     cameras: set[str] = set()
     rows: list[SampleRow] = []
     bad: list[dict[str, Any]] = []
+    longest = ""
     with wds.TarWriter(file, encoder=False, mtime=0, user="vla", group="vla") as writer:
         for number in numbers:
             try:
@@ -89,11 +99,12 @@ def _write_samples(
                 continue
             for text in _texts(item):
                 words.update(_WORD.findall(text))
+            longest = max(longest, _longest(item), key=len)
             name, offset = f"{number:07d}", writer.tarstream.offset
             writer.write(sample | {"__key__": name})
             place = (name, item.key, shard, offset, writer.tarstream.offset - offset)
             if isinstance(item, WebSample):
-                rows.append(SampleRow(*place, steps=0, task="", group="", split=""))
+                rows.append(SampleRow(*place, 0, "", group=item.group, split=item.split))
                 continue
             arrays.setdefault("actions", []).append(item.actions)
             if item.state is not None:
@@ -110,6 +121,7 @@ def _write_samples(
         "labels": dict(labels),
         "cameras": sorted(cameras),
         "bad": bad,
+        "longest_text": longest,
     }, arrays
 
 
@@ -133,6 +145,7 @@ def merge(
     cameras: set[str] = set()
     bad: list[dict[str, Any]] = []
     arrays: dict[str, list[Path]] = {}
+    longest = ""
     parts = out / PARTS
     for name in names:
         note = json.loads((parts / f"{name}.json").read_bytes())
@@ -148,6 +161,7 @@ def merge(
         tags.update(note["tags"])
         labels.update(note.get("labels", {}))  # absent in an unfinished pack of an older version
         cameras |= set(note["cameras"])
+        longest = max(longest, note.get("longest_text", ""), key=len)  # absent as above
         for field in ("actions", "state"):
             if (parts / f"{name}.{field}.npy").is_file():
                 arrays.setdefault(field, []).append(parts / f"{name}.{field}.npy")
@@ -155,9 +169,10 @@ def merge(
         write_json(out / "quarantine.json", bad)
         total = identity["samples"]
         if len(bad) > max_bad * total or not rows:
+            most = f"more than --max-bad {max_bad:g}" if rows else "so none is left"
             raise DataError(
                 f"{out / 'quarantine.json'}: {len(bad)} of {total} samples are bad, "
-                f"more than --max-bad {max_bad:g}; first: {bad[0]['reason']}"
+                f"{most}; first: {bad[0]['reason']}"
             )
     statistics = {field: column_statistics(files) for field, files in sorted(arrays.items())}
     for field, files in arrays.items():
@@ -185,5 +200,6 @@ def merge(
         benchmark=source.benchmark(),
         image_fit=source.image_fit,
         notes=(*source.notes, *label_notes(labels)),
+        longest_text=longest,
     )
     return Manifest.from_dict(manifest.to_dict())  # equal to what ``load_manifest`` returns

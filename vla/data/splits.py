@@ -81,7 +81,7 @@ def make_split(
     by: Sequence[str] = BY,
     recorded: bool = True,
 ) -> Split:
-    """Recorded splits if there are validation samples among them, else a random stratified split.
+    """The recorded split if it has training and validation samples, else a random stratified one.
 
     Samples without a recorded split train if other samples have one.
 
@@ -101,7 +101,7 @@ def make_split(
     if unknown:
         raise DataError(f"split by {unknown[0]!r}: unknown; choose from {', '.join(BY)}")
     val = tuple(r.id for r in rows if r.split not in ("", "train"))  # also "test"
-    if recorded and val:
+    if recorded and 0 < len(val) < len(rows):
         return Split(val, fraction, seed, tuple(by), "recorded")
     chosen = _draw(rows, fraction, seed, by)
     return Split(tuple(r.id for r in rows if r.id in chosen), fraction, seed, tuple(by))

@@ -61,15 +61,15 @@ def union_bounds(spaces: Sequence[ActionSpace]) -> ActionSpace:
 def with_data_bounds(space: ActionSpace, statistics: dict[str, Any]) -> ActionSpace:
     """An action space whose infinite bounds are replaced by the data's minimum and maximum.
 
-    A dimension that never changes gets a margin of 0.1 % (at least 0.001).
+    A dimension that never changes gets a margin of 0.1 % (at least 0.001), a whole-number
+    dimension the next whole number.
     """
     low = [a if math.isfinite(a) else b for a, b in zip(space.low, statistics["min"], strict=True)]
     high = [
         a if math.isfinite(a) else b for a, b in zip(space.high, statistics["max"], strict=True)
     ]
-    room = [0.0 if a < b else max(1e-3, abs(a) * 1e-3) for a, b in zip(low, high, strict=True)]
-    return replace(
-        space,
-        low=tuple(a - r for a, r in zip(low, room, strict=True)),
-        high=tuple(b + r for b, r in zip(high, room, strict=True)),
-    )
+    for k, name in enumerate(space.names):
+        if low[k] == high[k]:
+            room = 1.0 if name in space.integer else max(1e-3, abs(low[k]) * 1e-3)
+            low[k], high[k] = low[k] - (name not in space.integer) * room, high[k] + room
+    return replace(space, low=tuple(low), high=tuple(high))

@@ -123,6 +123,9 @@ class _Reworded:
     def uses_previous_plan(self) -> bool:
         return self.policy.uses_previous_plan()
 
+    def samples(self) -> bool:
+        return self.policy.samples()
+
     def predict(self, images: Any, instructions: Sequence[str], **extra: Any) -> Any:
         return self.policy.predict(images, [self.words(i) for i in instructions], **extra)
 

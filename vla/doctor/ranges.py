@@ -72,7 +72,8 @@ def action_ranges(dataset: DatasetView, episodes: list[EpisodeView]) -> Iterator
             f"({', '.join(constant)}); check the recording, or {dataset.leave_out(constant)}",
             constant,
         )
-    free = {n: c for n, c in known.items() if n not in constant and n not in dataset.binary}
+    listed = {*constant, *dataset.binary, *dataset.action_space.integer}
+    free = {n: c for n, c in known.items() if n not in listed}
     near = [n for n, c in free.items() if _inner(c) < NEAR_CONSTANT * (c.max() - c.min())]
     if near:
         yield Finding(

@@ -13,12 +13,14 @@ from rich.text import Text
 
 from vla.config import build, override
 from vla.data.manifest import NAME
+from vla.data.pack import source_name
 from vla.doctor.checks import examine
 from vla.doctor.findings import Finding, Summary
 from vla.doctor.labels import task_counts
 from vla.doctor.plots import frames, histograms, ranges
 from vla.doctor.policy_fit import compare
 from vla.doctor.views import DatasetView, open_dataset
+from vla.errors import DataError
 from vla.evaluation.report import section, write_html
 from vla.utils.tables import print_table, terminal_width
 from vla.utils.text import count
@@ -39,8 +41,16 @@ def run_doctor(
     """
     source = None
     if not (data / NAME).is_file():
-        plain = {"source": {"name": "robot", "path": str(data), "skip_missing": True}}
-        source = build("source", override(plain, overrides)["source"], "source")
+        plain = override({"source": {"path": str(data), "skip_missing": True}}, overrides)
+        options = plain["source"]
+        if "name" not in options:
+            options["name"] = source_name(data, options)
+        if options["name"] == "web_data":
+            raise DataError(
+                f"{data}: images with texts; vla doctor examines robot data; `vla pack --skip-bad` "
+                "lists bad samples of web data"
+            )
+        source = build("source", options, "source")
     dataset = open_dataset(data, source)
     summary, findings = examine(dataset)
     if policy is not None:

@@ -37,6 +37,7 @@ class Trajectory:
     instruction: str  # several, with arrows between them, if it changes
     recorded: np.ndarray
     predicted: np.ndarray
+    plans: list[str]  # T generated plans; empty where the policy acted at once
 
 
 @dataclass
@@ -122,11 +123,11 @@ def offline(
     total = count if episodes is None else min(count, episodes)
     with Progress(f"predict {data}", total, "episodes", show=progress) as bar:
         while group := list(islice(recorded, batch)):
-            for recording, chunks in zip(group, _predict(runner, group), strict=True):
+            for recording, (chunks, plans) in zip(group, _predict(runner, group), strict=True):
                 actions, state = recording.steps["actions"], recording.steps.get("state")
                 texts = recording.texts
                 rows = np.array([bool(text.strip()) for text in texts])
-                trajectory = actions[rows], chunks[rows, 0]
+                trajectory = actions[rows], chunks[rows, 0], [plans[r] for r in rows.nonzero()[0]]
                 found.append(Trajectory(recording.key, summary(texts), *trajectory))
                 errors.add(chunks, actions, state, texts)
                 origin = np.zeros_like(actions)
@@ -176,18 +177,20 @@ def _recording(
     return _Recording(key, texts, steps, observation)
 
 
-def _predict(runner: PolicyRunner, group: Sequence[_Recording]) -> list[np.ndarray]:
-    """Action chunks (T, H, A) of every episode, all episodes in parallel."""
-    chunks: list[list[np.ndarray]] = [[] for _ in group]
+def _predict(
+    runner: PolicyRunner, group: Sequence[_Recording]
+) -> list[tuple[np.ndarray, list[str]]]:
+    """Action chunks (T, H, A) and T plans of every episode, all episodes in parallel."""
+    found: list[tuple[list[np.ndarray], list[str]]] = [([], []) for _ in group]
     for key in range(len(group)):
         runner.reset(key)
     for t in range(max(len(r.steps["actions"]) for r in group)):
         keys = [k for k, r in enumerate(group) if t < len(r.steps["actions"])]
-        for key, chunk in zip(
-            keys, runner.predict(keys, [group[k].observation(t) for k in keys])[0], strict=True
-        ):
-            chunks[key].append(chunk)
-    return [np.stack(c) for c in chunks]
+        chunks, plans = runner.predict(keys, [group[k].observation(t) for k in keys])
+        for key, chunk, plan in zip(keys, chunks, plans, strict=True):
+            found[key][0].append(chunk)
+            found[key][1].append(plan)
+    return [(np.stack(predicted), texts) for predicted, texts in found]
 
 
 class _Errors:

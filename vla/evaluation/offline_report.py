@@ -9,8 +9,10 @@ import numpy as np
 
 from vla.evaluation.offline import OfflineResult, offline
 from vla.policies.checkpoint import load_policy
+from vla.policies.decoding import DecodingOptions, set_decoding
 from vla.utils.io import write_json
 from vla.utils.tables import print_table
+from vla.utils.text import count
 
 _NAMED = 6  # constant dimensions that the table names
 
@@ -84,14 +86,24 @@ def run_offline(
     episodes: int | None,
     out: Path | None,
     robot: str | None = None,
+    decoding: DecodingOptions | None = None,
 ) -> None:
-    """``vla eval-offline``: a table, and with ``out`` also offline.json and trajectories.png."""
-    result = offline(load_policy(policy_dir).robot(robot), data, split, episodes)
+    """``vla eval-offline``: a table, and with ``out`` also offline.json and trajectories.png.
+
+    Raises:
+        ConfigError: the policy cannot decode as ``decoding`` says.
+    """
+    policy = load_policy(policy_dir).robot(robot)
+    set_decoding(policy, decoding)
+    result = offline(policy, data, split, episodes)
     print_table(
         rows(result),
         f"{policy_dir} on {data} ({split}): mean absolute error in robot units, "
-        f"{result.frames} frames of {len(result.trajectories)} episodes",
+        f"{count(result.frames, 'frame')} of {count(len(result.trajectories), 'episode')}",
     )
+    planned = sum(bool(plan) for t in result.trajectories for plan in t.plans)
+    if planned:
+        print(f"the policy wrote a plan for {planned} of {result.frames} frames")
     if out is None:
         return
     out.mkdir(parents=True, exist_ok=True)
@@ -100,6 +112,7 @@ def run_offline(
             "key": t.key,
             "instruction": t.instruction,
             "l1": np.abs(t.predicted - t.recorded).mean(0).tolist(),
+            **({"plans": t.plans} if planned else {}),
         }
         for t in result.trajectories
     ]

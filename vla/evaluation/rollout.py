@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from vla.errors import DataError
 from vla.evaluation.environment import check_actions, explained
 from vla.evaluation.statistics import summary
 from vla.inference.runner import PolicyRunner
+from vla.policies.execution import Execution
 from vla.utils.io import write_json
 from vla.utils.progress import Progress
 
@@ -61,31 +62,34 @@ class _Slot:
         self.episode = self.seed = self.steps = -1
         self.observation: dict[str, Any] = {}
         self.frames: list[np.ndarray] | None = None
+        self.plans: list[str] = []
 
     def begin(self, episode: int, task: Task, seed: int, record: bool) -> None:
         """Start an episode; ``record``: keep its frames."""
         if self.task != task:
             self.close()
             self.env, self.task = self.benchmark.make_env(task), task
-        self.episode, self.seed, self.steps = episode, seed, 0
+        self.episode, self.seed, self.steps, self.plans = episode, seed, 0, []
         with explained(self.benchmark.name, task.id, seed, 0):
             self.observation = self.env.reset(seed=seed)[0]
         self.frames = [_first_image(self.observation)] if record else None
 
-    def step(self, action: np.ndarray) -> EpisodeResult | None:
-        """Execute an action; the result if the episode has ended."""
+    def step(self, action: np.ndarray, plan: str) -> EpisodeResult | None:
+        """Execute the action of a plan (may be empty); the result if the episode has ended."""
         instruction = self.observation["instruction"]
         assert self.task is not None
         with explained(self.benchmark.name, self.task.id, self.seed, self.steps):
             self.observation, _, terminated, truncated, info = self.env.step(action)
         self.steps += 1
+        self.plans.append(plan)
         if self.frames is not None:
             self.frames.append(_first_image(self.observation))
         if not (terminated or truncated):
             return None
         metrics = {m: float(info[m]) for m in self.benchmark.metrics if m in info}
         success = bool(info.get("success", False))
-        return EpisodeResult(self.task.id, self.seed, instruction, success, self.steps, metrics)
+        result = self.task.id, self.seed, instruction, success, self.steps, metrics
+        return EpisodeResult(*result, plans=self.plans if any(self.plans) else [])
 
     def close(self) -> None:
         """Close the environment, if there is one."""
@@ -106,8 +110,12 @@ def rollouts(
     num_envs: int = 50,
     videos: int = 0,
     progress: bool = True,
+    plan_of: Callable[[int], str] | None = None,
 ) -> tuple[list[EpisodeResult], list[list[np.ndarray]]]:
     """Run episode ``i`` of ``tasks[i]`` with ``seeds[i]``, ``num_envs`` at a time.
+
+    Args:
+        plan_of: gives the plan of an episode's present action by its key, for the results.
 
     Returns:
         Results in the order of ``seeds``, and the frames of the first ``videos`` episodes. Frames
@@ -129,7 +137,7 @@ def rollouts(
                     live[key] = slot
             actions = actor.act(list(live), [slot.observation for slot in live.values()])
             for (key, slot), action in zip(list(live.items()), actions, strict=True):
-                result = slot.step(action)
+                result = slot.step(action, plan_of(key) if plan_of else "")
                 if result is not None:
                     results[slot.episode] = result
                     if slot.frames is not None:
@@ -154,29 +162,38 @@ def evaluate(
     videos: int = 0,
     seed: int = SEED,
     progress: bool = True,
+    execution: Execution | None = None,
 ) -> tuple[list[EpisodeResult], list[list[np.ndarray]]]:
     """``episodes`` episodes of every task; written to ``out`` as JSON if given.
 
     Args:
         policy: a policy bound to one robot (``BasePolicy.robot``).
         out: path of the JSON file.
+        execution: see ``PolicyRunner``.
 
     Returns:
         See ``rollouts``.
 
     Raises:
-        ValueError: the policy's actions do not fit the benchmark, see ``check_actions``.
+        ValueError: the policy's actions do not fit the benchmark, see ``check_actions``; or the
+            execution does not fit the policy.
         EnvironmentFailed: an environment raised an exception.
     """
     check_actions(policy.spec.action_space, benchmark.action_space, benchmark.name)
     # Episode k of every task comes before episode k + 1 of any, so that videos show all tasks.
     seeds = [seed + k for k in range(episodes) for _ in tasks]
+    runner, every = PolicyRunner(policy, execution), list(tasks) * episodes
     results, frames = rollouts(
-        PolicyRunner(policy), benchmark, list(tasks) * episodes, seeds, num_envs, videos, progress
+        runner, benchmark, every, seeds, num_envs, videos, progress, runner.plan
     )
     if out is not None:
         rows = [asdict(r) for r in results]
-        about = {"benchmark": benchmark.name, "summary": summary(results), "episodes": rows}
+        about = {
+            "benchmark": benchmark.name,
+            "execution": asdict(runner.execution),
+            "summary": summary(results),
+            "episodes": rows,
+        }
         write_json(Path(out), about)
     return results, frames
 

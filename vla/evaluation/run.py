@@ -15,6 +15,8 @@ from vla.evaluation.rollout import evaluate, open_benchmark, read_results
 from vla.evaluation.statistics import mcnemar
 from vla.evaluation.video import save_videos
 from vla.policies.checkpoint import load_policy
+from vla.policies.decoding import DecodingOptions, set_decoding
+from vla.policies.execution import chosen_execution
 from vla.utils.tables import print_table
 
 
@@ -30,6 +32,9 @@ def run_eval(
     overrides: list[str],
     robot: str | None = None,
     compare_to: Path | None = None,
+    decoding: DecodingOptions | None = None,
+    execution_horizon: int | None = None,
+    temporal_ensemble: float | None = None,
 ) -> None:
     """Closed-loop evaluation with a table; with ``out`` also JSON, contact sheet and animation.
 
@@ -38,12 +43,17 @@ def run_eval(
             recorded in).
         tasks, group: task ids, or a group of tasks (neither: the default tasks).
         compare_to: ``results.json`` of another policy on the same episodes (McNemar's test).
+        decoding: changes of the policy's plans and sampling.
+        execution_horizon, temporal_ensemble: see ``chosen_execution``.
 
     Raises:
         DataError: no benchmark is named, and the policy's data was not recorded in one.
+        ConfigError: the policy cannot decode or execute its chunks in this way.
     """
     theirs = read_results(compare_to) if compare_to else None
     policy = load_policy(policy_dir).robot(robot)
+    set_decoding(policy, decoding)
+    execution = chosen_execution(policy.spec, execution_horizon, temporal_ensemble)
     config = override(dict(benchmark) or policy.spec.benchmark, overrides)
     if "name" not in config:
         raise DataError(
@@ -54,12 +64,24 @@ def run_eval(
     chosen = simulator.select(tasks, group)
     path = out / "results.json" if out else None
     results, videos = evaluate(
-        policy, simulator, chosen, episodes, path, num_envs, 12 if out else 0, seed
+        policy,
+        simulator,
+        chosen,
+        episodes,
+        path,
+        num_envs,
+        videos=12 if out else 0,
+        seed=seed,
+        execution=execution,
     )
     print_table(table_rows({str(policy_dir): results}), f"{simulator.name}, seeds from {seed}")
     console = Console()
     for name, share in simulator.summarise(results).items():
         console.print(f"{name}: {100 * share:.1f} % (mean over its columns)")
+    if any(r.plans for r in results):
+        planned = sum(bool(plan) for r in results for plan in r.plans)
+        steps = sum(r.steps for r in results)
+        console.print(f"the policy followed a plan at {planned} of {steps} steps")
     if theirs is not None:
         m = mcnemar(results, theirs)
         console.print(

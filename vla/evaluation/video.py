@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from vla.benchmarks.base import EpisodeResult
+from vla.evaluation.captions import caption_font, caption_height, draw_plan
 
 _GREEN, _RED = (24, 140, 60), (200, 40, 40)
 _LINE = 16  # height of a caption in px
+_PLAN_SIDE = 192  # px; smallest side of an animation's frame above a plan
 
 
 def _scaled(frame: np.ndarray, side: int) -> Image.Image:
@@ -34,10 +36,14 @@ def contact_sheet(
     columns: int = 9,
     side: int = 112,
 ) -> Image.Image:
-    """One row per episode: evenly spaced frames under the instruction (green: success)."""
-    row = side + _LINE + 6
+    """One row per episode: evenly spaced frames under the instruction (green: success).
+
+    Plans stand below their frames.
+    """
+    text = caption_height(results)
+    row = side + _LINE + 6 + text
     sheet = Image.new("RGB", (columns * (side + 2), len(videos) * row), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    draw, font = ImageDraw.Draw(sheet), caption_font()
     for n, (frames, result) in enumerate(zip(videos, results, strict=False)):
         draw.text(
             (2, n * row), _caption(result), fill=_GREEN if result.success else _RED, font=font
@@ -46,7 +52,10 @@ def contact_sheet(
             np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int)
         )
         for c, index in enumerate(picks):
-            sheet.paste(_scaled(frames[index], side), (c * (side + 2), n * row + _LINE))
+            x, y = c * (side + 2), n * row + _LINE
+            sheet.paste(_scaled(frames[index], side), (x, y))
+            if text:
+                draw_plan(draw, result, int(index), x + 1, y + side + 2, side - 2)
     return sheet
 
 
@@ -59,22 +68,25 @@ def animation(
 ) -> bytes:
     """All episodes side by side as an animated WebP or GIF, 5 frames per second.
 
-    A finished episode shows its last frame in a border: green for success, red for failure.
+    A finished episode shows its last frame in a border: green for success, red for failure. Plans
+    stand below their frames, which are then larger.
     """
-    length = max(len(f) for f in videos) + 3
+    length, text = max(len(f) for f in videos) + 3, caption_height(results)
+    side = max(side, _PLAN_SIDE) if text else side
+    width, height = side + 6, side + 6 + text
     pages = []
     for t in range(length):
-        canvas = Image.new(
-            "RGB", (columns * (side + 6), -(-len(videos) // columns) * (side + 6)), "white"
-        )
+        canvas = Image.new("RGB", (columns * width, -(-len(videos) // columns) * height), "white")
         draw = ImageDraw.Draw(canvas)
         for n, (frames, result) in enumerate(zip(videos, results, strict=False)):
-            x, y = n % columns * (side + 6), n // columns * (side + 6)
+            x, y = n % columns * width, n // columns * height
             if t >= len(frames) - 1:
                 draw.rectangle(
                     (x, y, x + side + 5, y + side + 5), fill=_GREEN if result.success else _RED
                 )
             canvas.paste(_scaled(frames[min(t, len(frames) - 1)], side), (x + 3, y + 3))
+            if text:
+                draw_plan(draw, result, t, x + 4, y + side + 7, side - 2)
         pages.append(canvas)
     buffer = io.BytesIO()
     pages[0].save(

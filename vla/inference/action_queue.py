@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 import numpy as np
+from scipy.special import softmax
 
+from vla.policies.execution import Execution
 from vla.types import ActionSpace
 
 
@@ -14,18 +16,23 @@ class ActionQueue:
 
     Args:
         space: the robot's action space.
-        execution_horizon: steps of a chunk that are executed before a new chunk is needed.
-        ensemble: temporal ensembling (ACT, arXiv 2304.13705). A new chunk is needed at every step,
-            and the predictions of all chunks for a step are averaged with weights
-            exp(-ensemble x k), k = 0 for the oldest chunk; 0 weights them equally. Binary
-            dimensions are averaged and rounded. None turns it off.
+        horizon: H.
+        execution: how the chunks are executed. Temporal ensembling averages binary dimensions,
+            too, and takes the nearer of their two values. Whole-number dimensions take the value
+            with the largest weight.
+
+    Raises:
+        ConfigError: the execution does not fit chunks of this length.
     """
 
-    def __init__(
-        self, space: ActionSpace, execution_horizon: int, ensemble: float | None = None
-    ) -> None:
-        self.execution_horizon, self.ensemble = execution_horizon, ensemble
+    def __init__(self, space: ActionSpace, horizon: int, execution: Execution) -> None:
+        execution.check(horizon)
+        self.execution_horizon = execution.steps_per_call(horizon)
+        self.ensemble = execution.temporal_ensemble
         self.binary = np.array([name in space.binary for name in space.names])
+        low, high = (np.where(self.binary, bound, 0.0) for bound in (space.low, space.high))
+        self.low, self.high = low, high  # of the binary dimensions; others may be infinite
+        self.integer = [k for k, name in enumerate(space.names) if name in space.integer]
         self.chunks: dict[Hashable, list[np.ndarray]] = {}
 
     def reset(self, key: Hashable) -> None:
@@ -50,6 +57,11 @@ class ActionQueue:
         self.chunks[key] = [c[1:] for c in chunks if len(c) > 1]
         if self.ensemble is None:
             return now[0]
-        weights = np.exp(-self.ensemble * np.arange(len(now)))
-        mean = (weights[:, None] * now).sum(0) / weights.sum()
-        return np.where(self.binary, np.round(mean), mean).astype(np.float32)
+        weights = softmax(-self.ensemble * np.arange(len(now)))  # the oldest chunk is first
+        mean = weights @ now
+        nearer = np.where(mean > (self.low + self.high) / 2, self.high, self.low)
+        mean = np.where(self.binary, nearer, mean)
+        for k in self.integer:  # the mean of two modes is another mode
+            values, inverse = np.unique(now[:, k], return_inverse=True)
+            mean[k] = values[np.bincount(inverse, weights).argmax()]
+        return mean.astype(np.float32)

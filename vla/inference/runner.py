@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 from vla.inference.action_queue import ActionQueue
 from vla.policies.bound import BoundPolicy
+from vla.policies.execution import Execution
 from vla.policies.names import match_cameras
 from vla.policies.observations import camera_image
 from vla.policies.spec import RobotSpec
@@ -30,6 +32,7 @@ class _Memory:
     states: tuple[torch.Tensor, ...] = ()  # each (1, P)
     instruction: str = ""
     plan: str = ""  # plan of the last policy call; empty if the instruction changed since
+    calls: int = 0  # policy calls since the start of the episode
 
 
 class PolicyRunner:
@@ -41,20 +44,16 @@ class PolicyRunner:
 
     Args:
         policy: a policy bound to one of its robots.
-        execution_horizon: steps of an action chunk that are executed before the policy is called
-            again (default: the whole chunk).
-        ensemble: temporal ensembling, see ``ActionQueue``.
+        execution: execution horizon or temporal ensembling; None: the one saved with the policy.
+
+    Raises:
+        ConfigError: the execution does not fit the length of the policy's action chunks.
     """
 
-    def __init__(
-        self,
-        policy: BoundPolicy,
-        execution_horizon: int | None = None,
-        ensemble: float | None = None,
-    ) -> None:
+    def __init__(self, policy: BoundPolicy, execution: Execution | None = None) -> None:
         self.policy, self.spec = policy, policy.spec
-        horizon = execution_horizon or self.spec.horizon
-        self.queue = ActionQueue(self.spec.action_space, horizon, ensemble)
+        self.execution = self.spec.execution if execution is None else execution
+        self.queue = ActionQueue(self.spec.action_space, self.spec.horizon, self.execution)
         self._memory: dict[Hashable, _Memory] = {}
         self._uses_previous_plan = policy.uses_previous_plan()
         self._lock = threading.RLock()  # reentrant: ``act`` calls ``predict``
@@ -64,6 +63,11 @@ class PolicyRunner:
         with self._lock:
             self._memory.pop(key, None)
             self.queue.reset(key)
+
+    def plan(self, key: Hashable) -> str:
+        """The plan of the action that is executed; empty: the policy acted without a plan."""
+        with self._lock:
+            return self._memory.get(key, _Memory()).plan
 
     def act(self, keys: Sequence[Hashable], observations: Sequence[Observation]) -> np.ndarray:
         """One control step: actions (B, A) float32 in robot units.
@@ -82,12 +86,34 @@ class PolicyRunner:
             self._memory |= queued
             return np.stack([self.queue.pop(key) for key in keys])
 
+    def actions_to_execute(self, key: Hashable, chunk: np.ndarray) -> np.ndarray:
+        """The actions (N, A) that a client executes before its next request.
+
+        N is the execution horizon. With temporal ensembling it is 1, and every request is one
+        control step of the client.
+
+        Args:
+            key: None stands for a client without history, as for ``predict``.
+            chunk: (H, A), predicted for this request.
+
+        Raises:
+            ValueError: temporal ensembling without a key.
+        """
+        if self.execution.temporal_ensemble is None:
+            return chunk[: self.queue.execution_horizon]
+        if key is None:
+            raise ValueError("temporal ensembling needs a client whose predictions are kept")
+        with self._lock:
+            self.queue.push(key, chunk)
+            return self.queue.pop(key)[None]
+
     def predict(
         self, keys: Sequence[Hashable], observations: Sequence[Observation]
     ) -> tuple[np.ndarray, list[str]]:
         """One policy call for every key: chunks (B, H, A) in robot units and the plans (B texts).
 
-        The action queue is not used. State is updated only if the call succeeds.
+        Chunks are whole, and the action queue is not used. State is updated only if the call
+        succeeds.
 
         Args:
             keys: None stands for a client without history: nothing is kept for it.
@@ -102,13 +128,15 @@ class PolicyRunner:
                 optional["state_BTP"] = torch.stack([torch.cat(m.states) for m in memory])
             if self._uses_previous_plan:
                 optional["previous_plans"] = [m.plan for m in memory]
+            if self.policy.samples():
+                optional["row_seeds"] = [_row_seed(m) for m in memory]
             images_BVTCHW = torch.stack([torch.cat(m.images, 1) for m in memory])
             instructions = [m.instruction for m in memory]
             with evaluation_mode(getattr(self.policy, "policy", None)):
                 chunks, plans = self.policy.predict(images_BVTCHW, instructions, **optional)
             for key, extended, plan in zip(keys, memory, plans, strict=True):
                 if key is not None:
-                    self._memory[key] = replace(extended, plan=plan)
+                    self._memory[key] = replace(extended, plan=plan, calls=extended.calls + 1)
             return chunks, plans
 
     def _extended(self, key: Hashable, observation: Observation) -> _Memory:
@@ -122,9 +150,19 @@ class PolicyRunner:
             states = (*(last.states or (state,) * (history - 1)), state)[-history:]
         instruction = str(observation["instruction"])
         # a plan belongs to the instruction that it was made for
-        return _Memory(
-            images, states, instruction, last.plan if last.instruction == instruction else ""
-        )
+        plan = last.plan if last.instruction == instruction else ""
+        return _Memory(images, states, instruction, plan, last.calls)
+
+
+def _row_seed(memory: _Memory) -> int:
+    """Seed of one row's random tokens: a checksum of the observation, and the call's number.
+
+    An episode then has the same tokens whatever episodes run beside it.
+    """
+    seed = zlib.crc32(memory.instruction.encode(), memory.calls)
+    for tensor in (*memory.images[-1:], *memory.states[-1:]):
+        seed = zlib.crc32(tensor.contiguous().numpy().tobytes(), seed)
+    return seed
 
 
 def to_images(observation: Observation, spec: RobotSpec) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,11 @@ from typing import Any
 
 import torch
 from torch import nn
+
+# peft imports bitsandbytes, which warns about kernels for inference that are not used here.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+# Model types for which peft refuses adapters at ``out_proj``.
+_STATE_SPACE = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
 
 
 @dataclass(frozen=True)
@@ -80,15 +86,21 @@ def merged_adapters(model: nn.Module) -> Iterator[int]:
 
 
 def linear_names(model: nn.Module) -> list[str]:
-    """Full names of the linear layers (and GPT-2's Conv1D), without the output layer."""
+    """Full names of the linear layers (and GPT-2's Conv1D) that adapters can change.
+
+    The output layer is left out, and routers of experts. So is ``out_proj`` of state-space models:
+    their fast kernels read its weight and would ignore an adapter.
+    """
     head = getattr(model, "get_output_embeddings", lambda: None)()
     found = [
         n
         for n, m in model.named_modules()
-        if isinstance(m, nn.Linear) or type(m).__name__ == "Conv1D"
+        if (isinstance(m, nn.Linear) or type(m).__name__ == "Conv1D")
+        and not type(m).__name__.endswith("Router")
     ]
     outputs = {n for n, m in model.named_modules() if head is not None and m is head}
-    return [n for n in found if n not in outputs]
+    kernels = getattr(getattr(model, "config", None), "model_type", None) in _STATE_SPACE
+    return [n for n in found if n not in outputs and not (kernels and n.endswith(".out_proj"))]
 
 
 def plain_name(name: str) -> str:

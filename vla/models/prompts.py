@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+QUESTION_WORD = "Q:"
 ANSWER_WORD = "A:"  # every generated text follows this word
-PROMPT = f"Q: {{question}} {ANSWER_WORD}"
+PROMPT = f"{QUESTION_WORD} {{question}} {ANSWER_WORD}"
 ACTION_QUESTION = "what action should the robot take to {instruction}?"  # RT-2, section 3.2
 ACTION_WORD = "Action:"  # separates a chain-of-thought plan from the action (RT-2, section 4.4)
 # Words that the trained tokenizer must know as single tokens.
@@ -13,6 +16,20 @@ PROMPT_WORDS = ["Q:", "A:", "Action:", "what", "action", "should", "the", "robot
 def question_prompt(question: str) -> str:
     """The prompt for a question about an image."""
     return PROMPT.format(question=question)
+
+
+def after_turns(question: str, turns: Sequence[Sequence[str]]) -> str:
+    """A question after the earlier (question, answer) pairs of its conversation."""
+    before = [f"{earlier} {ANSWER_WORD} {answer} {QUESTION_WORD} " for earlier, answer in turns]
+    return "".join(before) + question
+
+
+def web_prompts(
+    questions: Sequence[str], turns: Sequence[Sequence[Sequence[str]]] = ()
+) -> list[str]:
+    """The prompts of questions, each after its earlier turns; no turns: none has any."""
+    before = turns or [[] for _ in questions]
+    return [question_prompt(after_turns(q, t)) for q, t in zip(questions, before, strict=True)]
 
 
 def robot_prompt(instruction: str) -> str:

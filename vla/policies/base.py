@@ -93,6 +93,10 @@ class BasePolicy(lightning.LightningModule, ABC):
         """True if ``predict`` uses ``previous_plans``."""
         return False
 
+    def samples(self, robot: str | None = None) -> bool:
+        """True if ``predict`` draws random tokens and uses ``row_seeds``."""
+        return False
+
     @abstractmethod
     def losses(self, batch: Batch) -> Losses:
         """Losses of the rows of every robot and of the web rows."""
@@ -135,6 +139,7 @@ class BasePolicy(lightning.LightningModule, ABC):
         robot: str | None = None,
         state_BTP: torch.Tensor | None = None,
         previous_plans: Sequence[str] = (),
+        row_seeds: Sequence[int] = (),
     ) -> tuple[np.ndarray, list[str]]:
         """Actions (B, H, A) float32 in robot units, within the bounds, and a plan for each row.
 
@@ -147,6 +152,7 @@ class BasePolicy(lightning.LightningModule, ABC):
             state_BTP: measured state in robot units; needed if the spec has a ``state_dim``.
             previous_plans: plan of the step before in each row (empty: none), see
                 ``uses_previous_plan``.
+            row_seeds: one seed for each row (default: the row's number), see ``samples``.
 
         Raises:
             ValueError: an unknown robot, or actions that are relative to a state that is missing.

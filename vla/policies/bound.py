@@ -34,6 +34,10 @@ class BoundPolicy:
         """See ``BasePolicy.uses_previous_plan``."""
         return self.policy.uses_previous_plan(self.robot)
 
+    def samples(self) -> bool:
+        """See ``BasePolicy.samples``."""
+        return self.policy.samples(self.robot)
+
     @property
     def predict(self) -> Callable[..., tuple[np.ndarray, list[str]]]:
         """See ``BasePolicy.predict``; give all arguments after the instructions by name."""

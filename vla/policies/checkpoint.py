@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from vla.config import build, plain, read_yaml
 from vla.errors import DataError
 from vla.models.decoders.tokenizer import load_tokenizer
-from vla.models.lora import plain_name
 from vla.policies.spec import RobotSpec
 from vla.utils.device import resolve
 from vla.utils.io import read_json, sync_folder, sync_tree, write_json
@@ -114,6 +113,25 @@ def resolved_config(policy: Any, config: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
+def find_policy(directory: str | Path) -> Path:
+    """The folder of a saved policy, with all its files.
+
+    Raises:
+        DataError: a file is missing.
+    """
+    directory = Path(directory)
+    if not directory.exists() and _old(directory).is_dir():  # killed between two renames
+        directory = _old(directory)
+    for name in FILES:
+        if not (directory / name).exists():
+            inside = directory / "policy"
+            advice = f"did you mean {inside}?" if inside.is_dir() else "save or copy it again"
+            raise DataError(
+                f"{directory / name}: missing; a saved policy has {', '.join(FILES)}; {advice}"
+            )
+    return directory
+
+
 def load_policy(directory: str | Path, device: str = "auto") -> Any:
     """The saved policy in evaluation mode.
 
@@ -125,16 +143,7 @@ def load_policy(directory: str | Path, device: str = "auto") -> Any:
         DataError: a file is missing or damaged, or the weights do not fit the configuration.
         ValueError: an unknown device.
     """
-    directory, device = Path(directory), resolve(device)
-    if not directory.exists() and _old(directory).is_dir():  # killed between two renames
-        directory = _old(directory)
-    for name in FILES:
-        if not (directory / name).exists():
-            inside = directory / "policy"
-            advice = f"did you mean {inside}?" if inside.is_dir() else "save or copy it again"
-            raise DataError(
-                f"{directory / name}: missing; a saved policy has {', '.join(FILES)}; {advice}"
-            )
+    directory, device = find_policy(directory), resolve(device)
     config, specs = read_yaml(directory / "policy.yaml"), read_robot_specs(directory)
     folder = directory / "tokenizer"
     policy = build(
@@ -146,7 +155,7 @@ def load_policy(directory: str | Path, device: str = "auto") -> Any:
         folder=folder,
         pretrained=False,
     )
-    _load_weights(policy, _read_weights(directory), directory)
+    _load_weights(policy, read_weights(directory), directory)
     return policy.to(device).eval()
 
 
@@ -198,7 +207,8 @@ def _load_weights(policy: Any, weights: dict[str, torch.Tensor], directory: Path
         )
 
 
-def _read_weights(directory: Path) -> dict[str, torch.Tensor]:
+def read_weights(directory: Path) -> dict[str, torch.Tensor]:
+    """The weights of a saved policy by name; DataError if they are missing or damaged."""
     try:
         return load_file(directory / "model.safetensors")
     except (SafetensorError, FileNotFoundError) as error:
@@ -206,29 +216,3 @@ def _read_weights(directory: Path) -> dict[str, torch.Tensor]:
             f"{directory / 'model.safetensors'}: missing or damaged ({error}); "
             "save or copy the policy again"
         ) from error
-
-
-def start_from(policy: Any, directory: str | Path) -> None:
-    """Copy the vision encoder, connector and decoder of a saved policy into a new policy.
-
-    Action heads, state encoders and camera embeddings keep their initial values.
-
-    Raises:
-        DataError: the vision encoders, connectors or decoders differ.
-    """
-    given = {
-        n: t
-        for n, t in _read_weights(Path(directory)).items()
-        if not n.startswith(("heads.", "views_VTD.", "states."))
-    }
-    state = policy.state_dict()
-    renamed = {plain_name(n): n for n in state}  # LoRA puts weights one level deeper
-    weights = {n if n in state else renamed.get(n, n): t for n, t in given.items()}
-    shapes = {n: t.shape for n, t in state.items()}
-    wrong = [n for n, t in weights.items() if shapes.get(n) != t.shape]
-    if wrong:
-        raise DataError(
-            f"{directory}: {wrong[0]} does not fit this policy; init_from needs the same vision, "
-            "connector and decoder"
-        )
-    policy.load_state_dict(weights, strict=False)

@@ -175,8 +175,9 @@ class RT1Policy(BasePolicy):
         robot: str | None = None,
         state_BTP: torch.Tensor | None = None,
         previous_plans: Sequence[str] = (),
+        row_seeds: Sequence[int] = (),
     ) -> tuple[np.ndarray, list[str]]:
-        """See ``BasePolicy``; RT-1 uses neither state nor plans."""
+        """See ``BasePolicy``; RT-1 uses no state, plans or seeds."""
         name = pick(self.specs, robot)
         rows = torch.arange(len(instructions), device=self.device)
         best = self.logits(images_BVTCHW.to(self.device), rows, list(instructions)).argmax(-1)

@@ -44,8 +44,3 @@ def check_slots(config: Any, decoder: Any, specs: Mapping[str, RobotSpec]) -> No
         if decoder.is_vlm:
             advice = "has its own vision encoder: remove vision and connector"
         raise ConfigError(f"policy: decoder {type(decoder).__name__} {advice}")
-    if config.state and decoder.is_vlm:
-        raise ConfigError(
-            "policy.state=true: not possible with a whole vision-language model; "
-            "use vision, connector and decoder slots instead"
-        )

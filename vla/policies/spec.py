@@ -9,6 +9,7 @@ from typing import Any
 
 from vla.config.validation import check
 from vla.errors import ConfigError
+from vla.policies.execution import Execution
 from vla.policies.spec_text import describe
 from vla.types import ActionSpace, ImageFit
 
@@ -44,17 +45,22 @@ class RobotSpec:
     # For each action dimension the state dimension that is subtracted from it before training and
     # added when the policy acts; -1: none. Empty: all actions are learned as they are.
     relative: tuple[int, ...] = ()
+    # Execution of action chunks, unless the user of the policy chooses another.
+    execution: Execution = field(default_factory=Execution)
 
     @property
     def learned_space(self) -> ActionSpace:
         """The action space in which the head is trained.
 
         A binary dimension that is learned as a difference has the values -1, 0 and 1. It is not
-        binary in this space.
+        binary in this space. In the same way a whole-number dimension is an ordinary one.
         """
         space = self.action_space
         changed = {n for n, k in zip(space.names, self.relative, strict=False) if k >= 0}
-        return replace(space, binary=tuple(n for n in space.binary if n not in changed))
+        binary, integer = (
+            tuple(n for n in names if n not in changed) for names in (space.binary, space.integer)
+        )
+        return replace(space, binary=binary, integer=integer)
 
     def __str__(self) -> str:
         """Inputs and actions with units and bounds, one line each, in one screen."""
@@ -91,6 +97,9 @@ class RobotSpec:
                 yield name, f"expected at least 1, got {getattr(self, name)}"
         if min(self.image_size) < 0 or max(self.image_size) > MAX_SIDE:
             yield "image_size", f"expected 0 to {MAX_SIDE} px, got {list(self.image_size)}"
+        if self.horizon >= 1:
+            for option, problem in self.execution.problems(self.horizon):
+                yield f"execution.{option}", problem
         if self.state_dim < 0:
             yield "state_dim", f"expected at least 0, got {self.state_dim}"
         dim = self.action_space.dim

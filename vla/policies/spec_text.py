@@ -34,10 +34,19 @@ def describe(spec: Any) -> str:
             f"{_count(spec.horizon, 'step')} per policy call",
         ),
     ]
+    if not spec.execution.is_default:
+        lines.append(("execution", _execution(spec)))
     if spec.benchmark:
         lines.append(("benchmark", str(spec.benchmark.get("name", "unnamed"))))
     table = "\n".join(f"  {row}" for row in _action_rows(spec))
     return "\n".join(f"{name:<9}  {text}" for name, text in lines) + f"\n{table}"
+
+
+def _execution(spec: Any) -> str:
+    weight = spec.execution.temporal_ensemble
+    if weight is not None:
+        return f"temporal ensembling, weights exp(-{weight:g} k), k = 0 for the oldest chunk"
+    return f"{spec.execution.horizon} of {_count(spec.horizon, 'step')} of a chunk"
 
 
 def _action_rows(spec: Any) -> list[str]:
@@ -49,7 +58,8 @@ def _action_rows(spec: Any) -> list[str]:
     for k, name in enumerate(space.names[:MAX_ROWS]):
         row = [name, space.units[k] or "-", number(space.low[k]), number(space.high[k])]
         row += [number(statistics[c][k]) for c in columns]
-        kind = "binary" if name in space.binary else ""
+        kinds = {**dict.fromkeys(space.binary, "binary"), **dict.fromkeys(space.integer, "whole")}
+        kind = kinds.get(name, "")
         if spec.relative and spec.relative[k] >= 0:
             kind = f"relative to state {spec.relative[k]}"
         rows.append([*row, kind])

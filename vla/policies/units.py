@@ -39,7 +39,7 @@ def normalized_targets(normaliser: Normaliser, part: RobotBatch) -> torch.Tensor
 def to_legal_actions(
     spec: RobotSpec, actions_BHA: np.ndarray, state_BTP: torch.Tensor | None
 ) -> np.ndarray:
-    """Absolute actions within the bounds; binary dimensions at their lower or upper bound.
+    """Absolute actions within the bounds; binary dimensions at one, and whole numbers rounded.
 
     A dimension that never moves in the training data has its recorded value.
 
@@ -64,5 +64,7 @@ def to_legal_actions(
         actions_BHA = np.where(np.isnan(fixed_A), actions_BHA, fixed_A)
     low, high = np.array(space.low, np.float32), np.array(space.high, np.float32)
     binary = np.array([name in space.binary for name in space.names])
+    integer = np.array([name in space.integer for name in space.names])
+    actions_BHA = np.where(integer, np.round(actions_BHA), actions_BHA)
     upper = binary & (actions_BHA > (low + high) / 2)
     return np.where(upper, high, np.where(binary, low, np.clip(actions_BHA, low, high)))

@@ -16,9 +16,10 @@ from vla.config import Slot, build, register
 from vla.errors import ConfigError
 from vla.models.actions.normalise import Mode
 from vla.models.decoders.base import Prefix
-from vla.models.decoders.generation import FreeText, generate
+from vla.models.decoders.generation import generate_text
+from vla.models.decoders.sampling import GREEDY
 from vla.models.decoders.text import continuation, text_loss
-from vla.models.prompts import question_prompt
+from vla.models.prompts import question_prompt, web_prompts
 from vla.models.state_encoder import StateEncoder
 from vla.policies.base import BasePolicy, Losses
 from vla.policies.slots import check_slots, has_cameras
@@ -172,12 +173,15 @@ class VLAPolicy(BasePolicy):
             robot: None for web images.
             state_BTP: measured state in robot units, for policies with a state.
         """
+        state = None
+        if self.states and robot is not None:
+            state = self.states[self._index(robot)](state_BTP)
         if self.decoder.is_vlm:
-            return self.decoder.image_prefix(images_BVTCHW)
+            return self.decoder.image_prefix(images_BVTCHW, state)
         tokens = self._image_tokens(images_BVTCHW, robot)
         seen = tokens.shape[1] > 0
-        if self.states and robot is not None:
-            tokens = torch.cat([tokens, self.states[self._index(robot)](state_BTP)], 1)
+        if state is not None:
+            tokens = torch.cat([tokens, state], 1)
         if seen and getattr(self.connector, "uses_cross_attention", False):
             return Prefix(tokens[:, :0], cross_attention_BND=tokens)
         return Prefix(tokens)
@@ -188,11 +192,8 @@ class VLAPolicy(BasePolicy):
         if v == 0:
             return torch.zeros((b, 0, self.decoder.width), device=images_BVTCHW.device)
         if self.vision is None or self.connector is None:
-            raise ConfigError(
-                "this policy has no vision encoder, because its robots have no cameras"
-            )
-        tokens = self.connector(self.vision(images_BVTCHW.flatten(0, 2)))
-        tokens = tokens.unflatten(0, (b, v * t))
+            raise ConfigError("the robots of this policy have no cameras: it encodes no images")
+        tokens = self.connector(self.vision(images_BVTCHW.flatten(0, 2))).unflatten(0, (b, v * t))
         if v * t > 1:
             tokens = tokens + self.views_VTD[str(self._index(robot))][None, :, None]
         return tokens.flatten(1, 2)
@@ -206,7 +207,7 @@ class VLAPolicy(BasePolicy):
             out.robots.append(self.head(part.robot).loss(self.decoder, prefix, part, targets_KHA))
         if batch.web is not None:
             tok = self.decoder.tokenizer
-            prompts = [question_prompt(q) for q in batch.web.questions]
+            prompts = web_prompts(batch.web.questions, batch.web.turns)
             answers = [[*continuation(tok, f" {a}"), tok.eos_token_id] for a in batch.web.answers]
             prefix = self.prefix(batch.web.images_BCHW[:, None, None])
             rows_K, attend_K = batch.web.image_index_K, batch.web.attend_image_K
@@ -217,6 +218,10 @@ class VLAPolicy(BasePolicy):
         """See ``BasePolicy``."""
         return getattr(self.head(robot), "plan_switch_margin", 0.0) > 0
 
+    def samples(self, robot: str | None = None) -> bool:
+        """See ``BasePolicy``."""
+        return getattr(self.head(robot), "sampling", GREEDY).temperature > 0
+
     @torch.no_grad()
     def predict(
         self,
@@ -225,10 +230,12 @@ class VLAPolicy(BasePolicy):
         robot: str | None = None,
         state_BTP: torch.Tensor | None = None,
         previous_plans: Sequence[str] = (),
+        row_seeds: Sequence[int] = (),
     ) -> tuple[np.ndarray, list[str]]:
         """See ``BasePolicy``."""
-        name, optional = pick(self.specs, robot), {}
-        if previous_plans and self.uses_previous_plan(name):
+        name = pick(self.specs, robot)
+        optional: dict[str, Any] = {"row_seeds": row_seeds} if self.samples(name) else {}
+        if self.uses_previous_plan(name):
             optional["previous_plans"] = previous_plans
         prefix = self.prefix(images_BVTCHW.to(self.device), name, state_BTP)
         made = self.head(name).predict(self.decoder, prefix, list(instructions), **optional)
@@ -239,9 +246,5 @@ class VLAPolicy(BasePolicy):
         self, images_BCHW: torch.Tensor, questions: Sequence[str], max_tokens: int = 24
     ) -> list[str]:
         """Greedy answers to one question about each image (uint8)."""
-        tokenizer = self.decoder.tokenizer
-        constraints = [FreeText(tokenizer.eos_token_id, max_tokens) for _ in questions]
         prefix = self.prefix(images_BCHW[:, None, None].to(self.device))
-        generate(self.decoder, prefix, [question_prompt(q) for q in questions], constraints)
-        texts = [tokenizer.decode(c.tokens, skip_special_tokens=True) for c in constraints]
-        return [text.strip() for text in texts]
+        return generate_text(self.decoder, prefix, [*map(question_prompt, questions)], max_tokens)

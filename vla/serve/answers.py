@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message
 
 from vla.inference.runner import Observation, PolicyRunner
 from vla.policies.bound import BoundPolicy
+from vla.policies.execution import Execution
 from vla.serve.protocols.openpi import pack, unpack
 from vla.serve.protocols.openvla import from_json, to_json
 from vla.serve.server import KEY, all_protocols, make_app
@@ -35,7 +36,8 @@ def answers(policy: BoundPolicy, observation: Observation) -> dict[str, np.ndarr
     """
     found = {"PolicyRunner": PolicyRunner(policy).predict([0], [observation])[0][0]}
     text, state = observation["instruction"], observation.get("state")
-    app = make_app(PolicyService(policy), all_protocols())
+    whole_chunks = PolicyService(policy, execution=Execution())
+    app = make_app(whole_chunks, all_protocols())
     given = {} if state is None else {"state": np.asarray(state)}
     fields = {**{k: np.asarray(v) for k, v in observation["images"].items()}, **given}
     found["openpi"] = asyncio.run(_openpi(app, fields | {"prompt": text}))

@@ -19,6 +19,8 @@ from starlette.websockets import WebSocket
 
 from vla.config import build, registered
 from vla.policies.checkpoint import load_policy
+from vla.policies.decoding import DecodingOptions, set_decoding
+from vla.policies.execution import chosen_execution
 from vla.serve.protocols.base import Protocol
 from vla.serve.service import PolicyService, RequestError
 
@@ -135,14 +137,24 @@ def run_server(
     cameras: Mapping[str, str],
     state: Sequence[str],
     device: str,
+    decoding: DecodingOptions | None = None,
+    execution_horizon: int | None = None,
+    temporal_ensemble: float | None = None,
 ) -> None:
-    """``vla serve``: load the policy, call it once so that it is warm, listen until stopped."""
-    service = PolicyService(load_policy(policy_dir, device).robot(robot), cameras, state)
+    """``vla serve``: load the policy, call it once so that it is warm, listen until stopped.
+
+    Raises:
+        ConfigError: the policy cannot decode or execute its chunks as the options say.
+    """
+    policy = load_policy(policy_dir, device).robot(robot)
+    set_decoding(policy, decoding)
+    execution = chosen_execution(policy.spec, execution_horizon, temporal_ensemble)
+    service = PolicyService(policy, cameras, state, execution)
     service.runner.predict([None], [service.blank_observation()])
     spec, protocols = service.spec, all_protocols()
     print(
         f"{policy_dir}: robot {service.policy.robot}, cameras {', '.join(spec.cameras) or 'none'}, "
-        f"{spec.horizon} action steps a reply"
+        f"action chunks of {spec.horizon}, {service.runner.queue.execution_horizon} a reply"
     )
     for url in _urls(protocols, f"{host}:{port}"):
         print(url, flush=True)

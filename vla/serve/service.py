@@ -9,6 +9,7 @@ import numpy as np
 
 from vla.inference.runner import Observation, PolicyRunner
 from vla.policies.bound import BoundPolicy
+from vla.policies.execution import Execution
 from vla.policies.names import image_fields, joined_state, match_cameras
 from vla.policies.observations import camera_image
 
@@ -26,9 +27,11 @@ class PolicyService:
         policy: a policy bound to one of its robots.
         cameras: camera of the policy -> the client's name, where the two differ.
         state: the client's names whose numbers form the state, in this order.
+        execution: see ``PolicyRunner``.
 
     Raises:
-        ValueError: ``cameras`` names a camera that the policy does not have.
+        ValueError: ``cameras`` names a camera that the policy does not have, or the execution does
+            not fit the policy.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class PolicyService:
         policy: BoundPolicy,
         cameras: Mapping[str, str] | None = None,
         state: Sequence[str] = ("state",),
+        execution: Execution | None = None,
     ) -> None:
         self.policy, self.spec = policy, policy.spec
         unknown = [c for c in cameras or {} if c not in self.spec.cameras]
@@ -45,7 +49,7 @@ class PolicyService:
                 f"choices: {', '.join(self.spec.cameras)}"
             )
         self.cameras, self.state = dict(cameras or {}), list(state)
-        self.runner = PolicyRunner(policy)  # one policy call at a time; safe to use from threads
+        self.runner = PolicyRunner(policy, execution)  # safe to use from threads
 
     def about(self) -> dict[str, Any]:
         """What a client can check before it moves a robot: cameras, sizes, actions and units."""
@@ -57,6 +61,8 @@ class PolicyService:
             "image_fit": spec.image_fit,
             "history": spec.history,
             "horizon": spec.horizon,
+            "execution_horizon": self.runner.queue.execution_horizon,  # actions of a reply
+            "temporal_ensemble": self.runner.execution.temporal_ensemble,
             "state_dim": spec.state_dim,
             "action_names": list(space.names),
             "action_units": list(space.units),
@@ -76,7 +82,7 @@ class PolicyService:
 
         Raises:
             RequestError: an image, the state or the instruction is missing or invalid, or the
-                policy needs history and there is no connection.
+                policy needs history or temporal ensembling and there is no connection.
         """
         if not isinstance(instruction, str) or not 0 < len(instruction.strip()) <= MAX_TEXT:
             raise RequestError(
@@ -86,6 +92,11 @@ class PolicyService:
         if client is None and self.spec.history > 1:
             raise RequestError(
                 f"this policy needs frame history ({self.spec.history} frames); "
+                "use the websocket API"
+            )
+        if client is None and self.runner.execution.temporal_ensemble is not None:
+            raise RequestError(
+                "this server averages the predictions of earlier requests (temporal ensembling); "
                 "use the websocket API"
             )
         images = self._images(fields)

@@ -7,7 +7,9 @@ from math import inf
 from typing import Annotated, Any, Literal
 
 from vla.config import Slot, check_ranges, plain
-from vla.data.config import DataConfig
+from vla.config.validation import InvalidValue
+from vla.data.config import DataConfig, check_names
+from vla.policies.execution import Execution
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,9 @@ class TrainConfig:
     val_windows: int = 200  # samples of each data set in one validation
     # Benchmark episodes of each task after each validation, with a video in TensorBoard; 0: none.
     rollout_episodes: int = 0
+    # Validation questions of each web data set that are answered at every validation: accuracy,
+    # VQA accuracy, ANLS, BLEU-4 and ROUGE-L are logged; 0: none.
+    web_questions: int = 0
     # Validations without improvement after which training stops; 0: no early stopping. If it is
     # not 0, the policy is saved with the weights of the best validation.
     patience: int = 0
@@ -41,7 +46,9 @@ class TrainConfig:
             self,
             **dict.fromkeys(("steps", "batch_size", "devices"), some),
             **dict.fromkeys(("log_every", "val_every", "save_every"), some),
-            **dict.fromkeys(("val_windows", "rollout_episodes", "patience"), any_number),
+            **dict.fromkeys(
+                ("val_windows", "rollout_episodes", "web_questions", "patience"), any_number
+            ),
             threads=any_number,
             seed=(0, 2**32 - 1),
         )
@@ -82,12 +89,20 @@ class RunConfig:
     data: DataConfig
     # Folder of checkpoints, logs and the saved policy.
     output_dir: str
-    # Folder of a saved policy whose vision encoder, connector and decoder initialise this one.
+    # Folder of a saved policy that initialises this one: vision encoder, connector and decoder, and
+    # the action head, state encoder and camera embeddings of a robot where their shapes fit.
     init_from: str | None = None
+    # Execution of action chunks; saved with the policy as the default of evaluation and serving.
+    execution: Execution = field(default_factory=Execution)
     # Length, logging and hardware.
     train: TrainConfig = field(default_factory=TrainConfig)
     # Optimiser and schedule.
     optim: OptimConfig = field(default_factory=OptimConfig)
+
+    def __post_init__(self) -> None:
+        check_names(self.data)
+        for option, problem in self.execution.problems(self.data.window.horizon):
+            raise InvalidValue(f"execution.{option}", problem)
 
 
 def resolved(config: RunConfig) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,30 +15,36 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vla.config import build, load_config
+from vla.config import load_config
+from vla.data.datamodule import sample_chunks
 from vla.models.lora import count_parameters
 from vla.training.optim import make_optimizer
 from vla.types import Batch, RobotBatch
 from vla.utils.device import autocast, resolve, synchronize
 from vla.utils.memory import peak_memory_mb
 from vla.utils.progress import track
+from vla.utils.text import count
 
 
-def example_batch(specs: dict[str, Any], rows: int, segments: int, plans: bool) -> Batch:
-    """``rows`` random images of every robot with ``segments`` instructions each."""
+def example_batch(
+    specs: dict[str, Any], rows: int, segments: int, chunks: Mapping[str, torch.Tensor]
+) -> Batch:
+    """``rows`` random images of every robot with ``segments`` instructions and plans each.
+
+    ``chunks``: robot -> (N, H, A) actions of its data. Random actions would need more FAST tokens
+    than real ones.
+    """
     parts = []
     for robot, spec in specs.items():
-        space, (height, width) = spec.action_space, spec.image_size
-        count = rows * segments
-        low, high = torch.tensor(space.low), torch.tensor(space.high)
+        (height, width), count = spec.image_size, rows * segments
         shape = (rows, len(spec.cameras), spec.history, 3, height, width)
         parts.append(
             RobotBatch(
                 robot=robot,
                 images_BVTCHW=torch.randint(0, 256, shape, dtype=torch.uint8),
                 instructions=["pick the red apple"] * count,
-                plans=["128 128" if plans else ""] * count,
-                actions_KHA=low + torch.rand((count, spec.horizon, space.dim)) * (high - low),
+                plans=["128 128"] * count,  # heads without plans do not read them
+                actions_KHA=chunks[robot][torch.arange(count) % len(chunks[robot])],
                 mask_KH=torch.ones((count, spec.horizon), dtype=torch.bool),
                 image_index_K=torch.arange(rows).repeat_interleave(segments),
                 sources=[robot] * rows,
@@ -50,9 +57,10 @@ def example_batch(specs: dict[str, Any], rows: int, segments: int, plans: bool) 
 
 
 def measure(path: str, overrides: list[str], steps: int, device: str = "auto") -> dict[str, Any]:
-    """Build the policy of a run's YAML and measure it on random images.
+    """Build the policy of a run's YAML and measure it on random images and actions of its data.
 
-    A training step runs in the run's precision. Acting runs in float32, as for a saved policy.
+    A training step runs in the run's precision. Acting runs in float32, as for a saved policy. The
+    weights are untrained, so generated plans and FAST actions have other lengths than later.
 
     Args:
         path: YAML of a run.
@@ -66,26 +74,23 @@ def measure(path: str, overrides: list[str], steps: int, device: str = "auto") -
         ``step_s`` and ``act_s`` (medians; acting on one observation); ``peak_memory_mb`` (of the
         GPU, or of this process); ``device``.
     """
-    from vla.training.run import RunConfig, make_robot_specs, run_tokenizer
+    from vla.training.run import RunConfig, make_policy
 
     config, device = load_config(path, overrides, RunConfig), resolve(device)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     torch.manual_seed(0)
-    specs, words = make_robot_specs(config)
+    chunks = sample_chunks(config.data)
     with tempfile.TemporaryDirectory() as folder:
-        tokenizer = run_tokenizer(config, words, Path(folder))
-    policy = build("policy", config.policy, specs=specs, tokenizer=tokenizer, words=words)
-    policy = policy.to(device)
-    has_plan = bool(config.policy.get("head", {}).get("plan"))
+        policy: Any = make_policy(config, Path(folder), chunks).to(device)
     texts = config.data.window.max_texts_per_image
-    batch = example_batch(policy.specs, config.train.batch_size, texts, has_plan).to(device)
+    batch = example_batch(policy.specs, config.train.batch_size, texts, chunks).to(device)
     parameters, trained = count_parameters(policy)
     flops, step_s = _measure_step(policy, batch, config, steps, device)
     prefix, act_s = _measure_act(policy, batch.robots[0], steps)
     cuda = device.startswith("cuda")
     memory = torch.cuda.max_memory_allocated() / 2**20 if cuda else peak_memory_mb()
-    cpu = f"cpu, {torch.get_num_threads()} threads"
+    cpu = f"cpu, {count(torch.get_num_threads(), 'thread')}"
     return {
         "config": " ".join([path, *overrides]),
         "parameters": parameters,

@@ -19,7 +19,8 @@ from vla.config import build, load_config
 from vla.data.datamodule import Streams, check_splits, sample_chunks
 from vla.errors import TrainingInterrupted
 from vla.policies.base import BasePolicy
-from vla.policies.checkpoint import save_policy, start_from
+from vla.policies.checkpoint import save_policy
+from vla.policies.initialise import start_from, with_saved_token_ids
 from vla.training.checkpoint_io import LAST, AtomicCheckpointIO, checkpoint_step, latest_checkpoint
 from vla.training.config import RunConfig, TrainConfig
 from vla.training.divergence import DivergenceGuard
@@ -31,6 +32,7 @@ from vla.training.provenance import FILE
 from vla.training.resume import Checkpointer, Provenance, RngState, StreamPosition
 from vla.training.rollout_video import RolloutVideo
 from vla.training.run_folder import (
+    LOG,
     POLICY,
     check_folder,
     check_writable,
@@ -39,8 +41,9 @@ from vla.training.run_folder import (
     remove_stale,
     write_start,
 )
-from vla.training.specs import make_robot_specs, run_tokenizer
+from vla.training.specs import check_text_lengths, make_robot_specs, run_tokenizer
 from vla.training.summary import already_finished, describe, write_summary
+from vla.training.web_answers import WebAnswers
 from vla.utils.locking import exclusive_lock
 
 __all__ = ["RunConfig", "TrainConfig", "make_robot_specs", "run_tokenizer", "train"]
@@ -88,15 +91,19 @@ def train(config: RunConfig, progress: bool = True) -> Path:
         # 2. The random seeds and the machine.
         prepare_machine(options)
         # 3. The policy, built for the robots and words of the data.
-        policy = make_policy(config, folder)
+        policy = make_policy(config, folder, sample_chunks(config.data))
+        check_text_lengths(policy, config.data.datasets)
         checkpoint = latest_checkpoint(folder)
+        notes: list[str] = []
         if config.init_from and checkpoint is None:
-            start_from(policy, config.init_from)
+            notes = start_from(policy, config.init_from)
         if first:
-            write_start(folder, config)
+            write_start(folder, config, notes)
+        for note in notes:
+            show(note)
         # 4. The loop. Lightning calls policy.training_step for every batch of the data.
         data = Streams(config.data, options.batch_size, options.seed, options.val_windows)
-        log = folder / "train.log"
+        log = folder / LOG
         monitor = Monitor(folder.name, options.log_every, progress, log, options.monitor)
         guard = DivergenceGuard(monitor)
         stopping = EarlyStopping(folder / "best.ckpt", monitor, options.monitor, options.patience)
@@ -137,16 +144,20 @@ def validation_steps(config: RunConfig) -> int:
     return min(config.train.val_every, config.train.steps)
 
 
-def make_policy(config: RunConfig, folder: Path) -> BasePolicy:
-    """The new policy of a run; a tokenizer that is trained for it is kept in ``folder``."""
+def make_policy(config: RunConfig, folder: Path, chunks: dict[str, torch.Tensor]) -> BasePolicy:
+    """The new policy of a run; a tokenizer that is trained for it is kept in ``folder``.
+
+    ``chunks``: see ``sample_chunks``; components are fitted to them.
+    """
     specs, words = make_robot_specs(config)
+    init = config.init_from
     policy: BasePolicy = build(
         "policy",
-        config.policy,
+        config.policy if init is None else with_saved_token_ids(config.policy, init),
         specs=specs,
         tokenizer=run_tokenizer(config, words, folder),
         words=words,
-        chunks=sample_chunks(config.data),
+        chunks=chunks,
     )
     policy.make_optimizers = partial(make_optimizer, config=config.optim, steps=config.train.steps)
     return policy
@@ -189,6 +200,7 @@ def make_trainer(
             RngState(),
             Provenance(folder / FILE),
             *middle,
+            WebAnswers(options.web_questions),
             # A terminal has one progress bar at a time.
             RolloutVideo(options.rollout_episodes, not sys.stderr.isatty()),
             last,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from vla.utils.disk import writing
 from vla.utils.io import atomic_file, write_json, write_text
 
 CONFIG, DATA, SUMMARY, POLICY = "config.yaml", "data.json", "summary.json", "policy"
+LOG = "train.log"
 _SHOWN = 5  # changed keys in a message
 _MISSING = "unset"
 # Files of an earlier start that wrote no checkpoint.
-_STALE = ("tokenizer", "tensorboard", "csv-*", "train.log", "best.ckpt", "*.tmp")
+_STALE = ("tokenizer", "tensorboard", "csv-*", LOG, "best.ckpt", "*.tmp")
 
 
 def is_started(folder: Path) -> bool:
@@ -156,11 +158,14 @@ def check_writable(folder: Path) -> None:
     probe.unlink()
 
 
-def write_start(folder: Path, config: RunConfig) -> None:
-    """Write the configuration and the data of the run."""
+def write_start(folder: Path, config: RunConfig, notes: Sequence[str] = ()) -> None:
+    """Write the configuration and the data of the run, and add the notes to its log."""
     write_text(folder / CONFIG, yaml.safe_dump(resolved(config), sort_keys=False))
     if not (folder / DATA).is_file() or not is_started(folder):
         write_json(folder / DATA, data_record(config))
+    if notes:
+        with (folder / LOG).open("a", encoding="utf-8") as file:
+            file.writelines(f"{note}\n" for note in notes)
 
 
 def remove_stale(folder: Path) -> None:

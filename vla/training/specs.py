@@ -11,8 +11,10 @@ from vla.data.manifest import Manifest, load_manifest, pooled_statistics
 from vla.data.relative import relative_dims, relative_statistics
 from vla.data.statistics import union_bounds
 from vla.data.windows import camera_names
-from vla.errors import ConfigError
+from vla.errors import ConfigError, DataError
+from vla.models.decoders.text import encode, text_too_long
 from vla.models.decoders.tokenizer import load_tokenizer, train_tokenizer
+from vla.policies.checkpoint import find_policy
 from vla.policies.spec import RobotSpec, library_versions
 from vla.training.config import RunConfig
 
@@ -41,13 +43,26 @@ def make_robot_specs(config: RunConfig) -> tuple[dict[str, RobotSpec], Counter[s
     return specs, words
 
 
+def check_text_lengths(policy: Any, datasets: dict[str, str]) -> None:
+    """DataError if a text of the data is longer than the decoder's table of positions."""
+    decoder: Any = getattr(policy, "decoder", None)
+    most = getattr(decoder, "max_text_tokens", None)
+    if most is None:
+        return
+    for name, path in datasets.items():
+        tokens = len(encode(decoder.tokenizer, load_manifest(path).longest_text))
+        if tokens > most:
+            raise DataError(f"data.datasets.{name}={path}: {text_too_long(tokens, most)}")
+
+
 def _robot_spec(
     config: RunConfig, robot: str, names: list[str], manifests: list[Manifest]
 ) -> RobotSpec:
     """The spec of one robot from its data sets ``names``."""
     data, window, first = config.data, config.data.window, manifests[0]
     spaces = [m.action_space for m in manifests if m.action_space is not None]
-    if len(spaces) < len(names) or len({(s.names, s.units, s.binary) for s in spaces}) > 1:
+    kinds = {(s.names, s.units, s.binary, s.integer) for s in spaces}
+    if len(spaces) < len(names) or len(kinds) > 1:
         raise ConfigError(
             f"data.robots: {', '.join(names)} have different action dimensions, "
             f"so they are not one robot ({robot}); give them different names"
@@ -80,6 +95,7 @@ def _robot_spec(
         versions=library_versions(),
         benchmark=first.benchmark,
         relative=relative,
+        execution=config.execution,
     )
 
 
@@ -91,7 +107,7 @@ def run_tokenizer(config: RunConfig, words: Counter[str], folder: Path) -> Any:
     """
     part = config.policy.get("decoder") or config.policy["text"]
     if config.init_from:
-        return load_tokenizer(Path(config.init_from) / "tokenizer")
+        return load_tokenizer(find_policy(config.init_from) / "tokenizer")
     if part.get("model"):
         return load_tokenizer(part["model"])
     saved = folder / "tokenizer"

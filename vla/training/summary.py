@@ -74,6 +74,7 @@ def already_finished(folder: Path, config: RunConfig, summary: dict[str, Any]) -
 
 def figures(metrics: dict[str, float]) -> str:
     """Step, loss and accuracy of a validation."""
-    names = [n for n in metrics if n.startswith("val/loss") or n.endswith("accuracy")]
+    shown = ("val/loss", "val/accuracy")
+    names = [n for n in metrics if n.startswith(shown) or n.endswith("accuracy")]
     step = f"step {metrics['step']:.0f}: " if "step" in metrics else ""
     return step + ", ".join(f"{n.removeprefix('val/')} {metrics[n]:.4g}" for n in sorted(names))

@@ -65,12 +65,12 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _find_block(path: Path, name: str) -> re.Match[str]:
-    pattern = rf"(<!-- {re.escape(name)} -->\n\n)(.*?)(\n\n<!-- /{re.escape(name)} -->)"
+    pattern = rf"(<!-- {re.escape(name)} -->\n)(.*?)(<!-- /{re.escape(name)} -->)"
     match = re.search(pattern, path.read_text(encoding="utf-8"), re.DOTALL)
     if match is None:
         raise ConfigError(
             f"{path}: no place for the table {name!r}; add the lines <!-- {name} --> and "
-            f"<!-- /{name} --> with blank lines between them"
+            f"<!-- /{name} -->"
         )
     return match
 
@@ -81,7 +81,18 @@ def block(path: Path, name: str) -> str:
     Raises:
         ConfigError: the file lacks these markers.
     """
-    return _find_block(path, name)[2]
+    return _find_block(path, name)[2].strip("\n")
+
+
+def check_blocks(path: Path) -> None:
+    """Refuse a Markdown file with a first marker of a block and no last one; see ``block``.
+
+    Raises:
+        ConfigError: the file lacks a marker.
+    """
+    if path.is_file():
+        for name in re.findall(r"^<!-- (\w+) -->$", path.read_text(encoding="utf-8"), re.MULTILINE):
+            _find_block(path, name)
 
 
 def put(path: Path, name: str, text: str) -> None:
@@ -89,5 +100,6 @@ def put(path: Path, name: str, text: str) -> None:
     match = _find_block(path, name)
     whole = match.string
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(whole[: match.start(2)] + text + whole[match.end(2) :], encoding="utf-8")
+    before, after = whole[: match.start(2)], whole[match.end(2) :]
+    temporary.write_text(f"{before}\n{text}\n\n{after}", encoding="utf-8")
     temporary.replace(path)

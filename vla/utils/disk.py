@@ -23,3 +23,9 @@ def writing(folder: Path) -> Iterator[None]:
             f"{folder}: cannot be written ({error.strerror or error}); free some space or choose "
             "a folder that can be written; the same command continues"
         ) from error
+
+
+def size_in_bytes(path: Path) -> int:
+    """Size of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(f.stat().st_size for f in files if f.is_file())

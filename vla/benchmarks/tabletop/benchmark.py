@@ -22,7 +22,7 @@ class TabletopBenchmark(Benchmark):
     """Tasks are the skills (group "skills") and the tasks of the suites (a group each)."""
 
     name = "tabletop"
-    metrics = ("failed", "correct_termination", "early_terminations", "clipped")
+    metrics: tuple[str, ...] = ("failed", "correct_termination", "early_terminations", "clipped")
 
     def __init__(
         self,
@@ -32,6 +32,8 @@ class TabletopBenchmark(Benchmark):
         size: int = 128,  # side of the images, px, at least 16
         layout: str = "rt2",  # action layout: rt2 (8 dimensions) or rt1 (11 dimensions)
         max_steps: int = MAX_STEPS,  # control steps of an episode, at least 1
+        # The arm reaches 12 cm around a base that moves; needs the layout rt1.
+        mobile_base: bool = False,
         *,
         policy_cameras: tuple[str, ...] = (),  # the cameras that the policy uses
     ) -> None:
@@ -42,9 +44,12 @@ class TabletopBenchmark(Benchmark):
             "size": size,
             "layout": layout,
             "max_steps": max_steps,
+            "mobile_base": mobile_base,
         }
         Tabletop(**self._options)  # raises for unknown cameras, layouts and sizes
         self.action_space = LAYOUTS[layout]
+        if mobile_base:
+            self.metrics = (*self.metrics, "base_steps")
 
     def tasks(self) -> list[Task]:
         """The skills, then the tasks of the suites. The instruction is drawn with the scene."""

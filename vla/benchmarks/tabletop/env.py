@@ -8,12 +8,12 @@ import gymnasium as gym
 import numpy as np
 
 from vla.benchmarks.tabletop.appearance import Appearance, sample_appearance
-from vla.benchmarks.tabletop.layouts import LAYOUTS, to_command
+from vla.benchmarks.tabletop.layouts import LAYOUTS, check_layout, to_command
 from vla.benchmarks.tabletop.render import render_top, render_wrist
 from vla.benchmarks.tabletop.scene import SceneConfig, sample_tasks
 from vla.benchmarks.tabletop.suites import SUITE_TASKS, sample_suite_task
 from vla.benchmarks.tabletop.tasks import TabletopTask
-from vla.benchmarks.tabletop.world import HALF_TABLE, HOVER_Z, TILT_LIMIT, Gripper, World
+from vla.benchmarks.tabletop.world import HALF_TABLE, HOVER_Z, TILT_LIMIT, Base, Gripper, World
 
 CAMERAS = {"top": render_top, "wrist": render_wrist}
 MAX_STEPS = 36  # control steps; the expert needs at most half of them (tests/test_tabletop.py)
@@ -24,7 +24,7 @@ _CHARACTERS |= frozenset("áàâãäåæçéèêëíìîïñóòôõöøœúùû
 
 
 class Tabletop(gym.Env[dict[str, Any], np.ndarray]):
-    """Observations ``{"images": {camera: (S, S, 3) uint8}, "state": (7,) float32, "instruction"}``.
+    """Observations ``{"images": {camera: (S, S, 3) uint8}, "state": (P,) float32, "instruction"}``.
 
     Actions are (A,) in the units of the layout. Values out of range are clipped.
 
@@ -38,6 +38,7 @@ class Tabletop(gym.Env[dict[str, Any], np.ndarray]):
         correct_termination: the policy set "terminate" after success.
         early_terminations: steps at which the policy set "terminate" before success.
         clipped: steps whose action was out of range.
+        base_steps: steps at which a mobile base moved.
         task: the skill or the suite task.
     """
 
@@ -52,12 +53,12 @@ class Tabletop(gym.Env[dict[str, Any], np.ndarray]):
         max_steps: int = MAX_STEPS,
         render_mode: str | None = "rgb_array",
         task: str | None = None,
+        mobile_base: bool = False,
     ) -> None:
         unknown = [c for c in cameras if c not in CAMERAS]
         if unknown or not cameras:
             raise ValueError(f"unknown camera {unknown}; the tabletop has {', '.join(CAMERAS)}")
-        if layout not in LAYOUTS:
-            raise ValueError(f"unknown action layout {layout!r}; choose {' or '.join(LAYOUTS)}")
+        check_layout(layout, mobile_base)
         if size < 16 or max_steps < 1:
             raise ValueError(
                 f"size={size} must be at least 16 px and max_steps={max_steps} at least 1"
@@ -65,13 +66,13 @@ class Tabletop(gym.Env[dict[str, Any], np.ndarray]):
         self.scene = scene if isinstance(scene, SceneConfig) else SceneConfig(**(scene or {}))
         self.cameras, self.size, self.layout = tuple(cameras), size, layout
         self.max_steps, self.render_mode, self.task_name = max_steps, render_mode, task
-        self.space = LAYOUTS[layout]
+        self.space, self.mobile_base = LAYOUTS[layout], mobile_base
         low, high = np.array(self.space.low, np.float32), np.array(self.space.high, np.float32)
         self.action_space = gym.spaces.Box(low, high)
-        state_high = np.array(
-            [HALF_TABLE, HALF_TABLE, HOVER_Z, TILT_LIMIT, TILT_LIMIT, np.pi, 1.0], np.float32
-        )
-        state_low = -state_high * np.array([1, 1, 0, 1, 1, 1, 0], np.float32)
+        gripper = [HALF_TABLE, HALF_TABLE, HOVER_Z, TILT_LIMIT, TILT_LIMIT, np.pi, 1.0]
+        base = [2 * HALF_TABLE, 2 * HALF_TABLE, 2 * np.pi] if mobile_base else []
+        state_high = np.array([*gripper, *base], np.float32)
+        state_low = -state_high * np.array([1, 1, 0, 1, 1, 1, 0, *map(bool, base)], np.float32)
         image = gym.spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.observation_space = gym.spaces.Dict(
             images=gym.spaces.Dict(dict.fromkeys(self.cameras, image)),
@@ -105,8 +106,10 @@ class Tabletop(gym.Env[dict[str, Any], np.ndarray]):
         else:
             self.world, tasks = sample_tasks(self.scene, rng, 1 + alternatives, name)
             self.task, self.appearance = tasks[0], sample_appearance(rng)
+        if self.mobile_base:
+            add_base(self.world)
         self._current_task = str(name) if name in SUITE_TASKS else self.task.skill
-        self._steps = self._clipped = self._early_terminations = 0
+        self._steps = self._clipped = self._early_terminations = self._base_steps = 0
         self._success_step: int | None = None
         return self._observation(), self._info(failed=False, correct_termination=False)
 
@@ -128,6 +131,7 @@ class Tabletop(gym.Env[dict[str, Any], np.ndarray]):
         clipped = np.clip(action, self.space.low, self.space.high)
         self._clipped += int((np.abs(clipped - action) > 1e-6).any())
         command = to_command(self.layout, clipped)
+        self._base_steps += int(command.base and self.mobile_base)
         done_before = self._success_step is not None
         self.world.step(command)
         self._steps += 1
@@ -166,10 +170,20 @@ class Tabletop(gym.Env[dict[str, Any], np.ndarray]):
             "correct_termination": correct_termination,
             "early_terminations": self._early_terminations,
             "clipped": self._clipped,
+            "base_steps": self._base_steps,
             "task": self._current_task,
         }
 
 
 def gripper_state(g: Gripper) -> np.ndarray:
-    """The measured state (7,) float32: x, y, z (m), roll, pitch, yaw (rad), aperture (1 open)."""
-    return np.array([g.x, g.y, g.z, g.roll, g.pitch, g.yaw, g.aperture], np.float32)
+    """The measured state (7,) float32: x, y, z (m), roll, pitch, yaw (rad), aperture (1 open).
+
+    With a mobile base (10,): the base's x, y (m) and yaw (rad) follow.
+    """
+    base = [] if g.base is None else [g.base.x, g.base.y, g.base.yaw]
+    return np.array([g.x, g.y, g.z, g.roll, g.pitch, g.yaw, g.aperture, *base], np.float32)
+
+
+def add_base(world: World) -> None:
+    """Put a mobile base under the gripper."""
+    world.gripper.base = Base(world.gripper.x, world.gripper.y, world.gripper.yaw)

@@ -6,6 +6,7 @@ import math
 
 from vla.benchmarks.tabletop.tasks import DIRECTIONS, TabletopTask, goal_xy
 from vla.benchmarks.tabletop.world import (
+    ARM_REACH,
     FINGER_RADIUS,
     HOVER_Z,
     LIFTED_Z,
@@ -39,7 +40,23 @@ def _move(dx: float, dy: float, dz: float, close: float) -> Command:
 
 
 def expert_command(world: World, task: TabletopTask) -> Command:
-    """The expert's command (m, rad) in this state; ``terminate`` is set once the task is done."""
+    """The expert's command (m, rad) in this state; ``terminate`` is set once the task is done.
+
+    A mobile base moves where the arm alone does not reach; the arm is lifted first.
+    """
+    command, g = _arm_command(world, task), world.gripper
+    if g.base is None:
+        return command
+    offsets = g.x + command.dx - g.base.x, g.y + command.dy - g.base.y
+    if max(map(abs, offsets)) <= ARM_REACH + 1e-6:
+        return command
+    if g.z <= LOW_Z and command.dz > 0:
+        return Command(dz=command.dz, close=command.close)
+    return Command(command.dx, command.dy, close=command.close, base=True)
+
+
+def _arm_command(world: World, task: TabletopTask) -> Command:
+    """The command of an arm that reaches the whole table."""
     g = world.gripper
     if task.succeeded(world):
         is_open = g.grasped is None and g.aperture > 0.5

@@ -30,8 +30,23 @@ LAYOUTS = {
         (*_ARM_LOW, -_MAX_MOVE, -_MAX_MOVE, -_MAX_TURN, 0.0),
         (*_ARM_HIGH, _MAX_MOVE, _MAX_MOVE, _MAX_TURN, 2.0),
         ("gripper",),
+        integer=("mode",),
     ),
 }
+
+
+def check_layout(layout: str, mobile_base: bool) -> None:
+    """Check the options of environment, benchmark and source.
+
+    Raises:
+        ValueError: an unknown layout, or one without actions of the base for a mobile base.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"unknown action layout {layout!r}; choose {' or '.join(LAYOUTS)}")
+    if mobile_base and layout != "rt1":
+        raise ValueError(
+            f"mobile_base=true: layout {layout!r} has no actions of the base; use layout=rt1"
+        )
 
 
 def _command(arm: np.ndarray, close: float, terminate: bool) -> Command:
@@ -42,20 +57,23 @@ def _command(arm: np.ndarray, close: float, terminate: bool) -> Command:
 def to_command(layout: str, action: np.ndarray) -> Command:
     """The command for an action (A,) in the units of its layout.
 
-    In RT-1's base mode the base moves and carries the arm with it.
+    In RT-1's base mode the base moves and carries the arm with it. A robot without a mobile base
+    moves the arm instead.
     """
     if layout == "rt2":
         return _command(action[1:7], action[7], bool(action[0] >= 0.5))
     mode = round(float(action[10]))
     if mode == 1:
         dx, dy, dyaw = (float(v) for v in action[7:10])
-        return Command(dx, dy, dyaw=dyaw, close=float(action[6]))
+        return Command(dx, dy, dyaw=dyaw, close=float(action[6]), base=True)
     return _command(action[:6] if mode == 0 else np.zeros(6), action[6], mode == 2)
 
 
 def to_action(layout: str, command: Command) -> np.ndarray:
-    """The action (A,) float32 for an arm command; the inverse of ``to_command``."""
+    """The action (A,) float32 for a command; the inverse of ``to_command``."""
     c = command
+    if c.base:
+        return np.array([*[0.0] * 6, c.close, c.dx, c.dy, c.dyaw, 1.0], np.float32)
     arm = [c.dx, c.dy, c.dz, c.droll, c.dpitch, c.dyaw, c.close]
     if layout == "rt2":
         return np.array([float(c.terminate), *arm], np.float32)

@@ -7,16 +7,16 @@ from dataclasses import replace
 import numpy as np
 
 from vla.benchmarks.tabletop.appearance import sample_appearance
-from vla.benchmarks.tabletop.env import CAMERAS, MAX_STEPS, gripper_state
+from vla.benchmarks.tabletop.env import CAMERAS, MAX_STEPS, add_base, gripper_state
 from vla.benchmarks.tabletop.expert import expert_command, waypoint
 from vla.benchmarks.tabletop.layouts import LAYOUTS, to_action
 from vla.benchmarks.tabletop.render import TOP_VIEW
 from vla.benchmarks.tabletop.scene import SceneConfig, sample_tasks
 from vla.benchmarks.tabletop.tasks import TabletopTask
 from vla.benchmarks.tabletop.web.concepts import concepts
-from vla.benchmarks.tabletop.web.locations import location_text
 from vla.benchmarks.tabletop.world import LOW_Z, World
 from vla.data.images import encode_image
+from vla.data.locations import location_text
 from vla.types import Episode
 
 TERMINATE_FRAMES = 2  # frames recorded after success; with one, "terminate" is too rare to learn
@@ -87,6 +87,7 @@ def record_episode(
     layout: str,
     noise: float,
     alternatives: int,
+    mobile_base: bool = False,
 ) -> Episode:
     """One episode of the expert; it depends on the arguments alone.
 
@@ -94,9 +95,12 @@ def record_episode(
         noise: standard deviation (m) of the disturbance of the executed command. The recorded
             action is the expert's command in the state reached (DART, arXiv 1703.09327).
         alternatives: further tasks whose actions the expert labels in the same states.
+        mobile_base: the arm's reach is limited, and the base moves.
     """
     rng = np.random.default_rng([seed, index])
     world, tasks = sample_tasks(scene, rng, 1 + alternatives)
+    if mobile_base:
+        add_base(world)
     appearance = sample_appearance(rng)
     task, other_tasks = tasks[0], tasks[1:]
     images: dict[str, list[bytes]] = {c: [] for c in cameras}

@@ -10,12 +10,21 @@ from PIL import Image, ImageDraw
 
 from vla.benchmarks.tabletop.appearance import Appearance, background
 from vla.benchmarks.tabletop.web.art import load_art
-from vla.benchmarks.tabletop.world import CARD_SIDE, HALF_TABLE, HOVER_Z, TILE_SIDE, Gripper, Item
+from vla.benchmarks.tabletop.world import (
+    ARM_REACH,
+    CARD_SIDE,
+    HALF_TABLE,
+    HOVER_Z,
+    TILE_SIDE,
+    Gripper,
+    Item,
+)
 
 TOP_VIEW = 2 * (HALF_TABLE + 0.01)  # m; side of the square that the top camera shows
 WRIST_VIEW = 0.22  # m; side of the square that the wrist camera shows at ``HOVER_Z``
 _SUPERSAMPLE = 2  # images are drawn larger by this factor and then reduced
 _ANGLE_STEP = math.radians(3)  # sprites are cached for multiples of this angle
+_BASE = (40, 60, 170)  # colour of a mobile base: a cross, and the outline of the arm's reach
 _OUTSIDE = (70, 70, 74)  # colour beyond the table's border
 
 
@@ -130,6 +139,13 @@ def _draw_scene(items: list[Item], g: Gripper, appearance: Appearance, px: int) 
     def at(x: float, y: float) -> tuple[float, float]:
         return (x + TOP_VIEW / 2) * per_m, (TOP_VIEW / 2 - y) * per_m
 
+    if g.base is not None:
+        cx, cy, reach, arm = *at(g.base.x, g.base.y), ARM_REACH * per_m, 0.03 * per_m
+        draw, width = ImageDraw.Draw(canvas), max(1, px // 64)
+        box = (cx - reach, cy - reach, cx + reach, cy + reach)
+        draw.rectangle(box, outline=_BASE, width=width)
+        draw.line((cx - arm, cy, cx + arm, cy), fill=_BASE, width=width)
+        draw.line((cx, cy - arm, cx, cy + arm), fill=_BASE, width=width)
     order = sorted(range(len(items)), key=lambda n: (items[n].kind == "tile", n == g.grasped, n))
     for n in order:
         item = items[n]

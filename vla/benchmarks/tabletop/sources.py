@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from vla.benchmarks.tabletop.layouts import LAYOUTS
+from vla.benchmarks.tabletop.layouts import LAYOUTS, check_layout
 from vla.benchmarks.tabletop.recorder import record_episode
 from vla.benchmarks.tabletop.scene import SceneConfig
 from vla.benchmarks.tabletop.web.config import WebConfig
@@ -31,10 +31,14 @@ class TabletopSource(Source):
         noise: float = 0.012,
         # Further instructions per episode that the expert labels with actions, at least 0.
         alternatives: int = 3,
+        # The arm reaches 12 cm around a base that moves; the expert switches between the modes
+        # arm, base and terminate. Needs the layout rt1.
+        mobile_base: bool = False,
     ) -> None:
+        check_layout(layout, mobile_base)
         self.scene, self.episodes, self.seed = scene, episodes, seed
         self.cameras, self.size, self.layout = tuple(cameras), size, layout
-        self.noise, self.alternatives = noise, alternatives
+        self.noise, self.alternatives, self.mobile_base = noise, alternatives, mobile_base
         self.action_space, self.image_size = LAYOUTS[layout], (size, size)
 
     def __len__(self) -> int:
@@ -50,6 +54,7 @@ class TabletopSource(Source):
             self.layout,
             self.noise,
             self.alternatives,
+            self.mobile_base,
         )
 
     def benchmark(self) -> dict[str, Any]:
@@ -60,6 +65,8 @@ class TabletopSource(Source):
             "cameras": self.cameras,
             "size": self.size,
             "layout": self.layout,
+            # Only if true: packed data of older versions has no such key.
+            **({"mobile_base": True} if self.mobile_base else {}),
         }
 
     def describe(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ LOW_Z = 0.03  # m; at or below this height the gripper touches tiles
 GRASP_RADIUS = 0.05  # m between the centres of gripper and tile
 LIFTED_Z = 0.06  # m; a tile at this gripper height counts as lifted
 TILT_LIMIT = 0.5  # rad
+ARM_REACH = 0.12  # m; the gripper stays within this distance of a mobile base, per axis
 _SUBSTEPS = 8  # physics steps per control step
 _CONTROL_DT = 0.2  # s, 5 Hz
 _DAMPING = 1e-7  # share of the speed left after 1 s: motion is quasi-static
@@ -43,6 +44,15 @@ class Item:
 
 
 @dataclass
+class Base:
+    """Pose of a mobile base in metres and radians, on the axes of the table."""
+
+    x: float
+    y: float
+    yaw: float = 0.0
+
+
+@dataclass
 class Gripper:
     """Pose of the gripper in metres and radians."""
 
@@ -54,6 +64,7 @@ class Gripper:
     yaw: float = 0.0
     aperture: float = 1.0  # 1 open, 0 closed
     grasped: int | None = None  # index of the grasped item
+    base: Base | None = None  # the arm reaches ``ARM_REACH`` around it; None: the whole table
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,7 @@ class Command:
     dyaw: float = 0.0
     close: float = 0.0  # 1 closed, 0 open
     terminate: bool = False  # the policy reports that the task is done
+    base: bool = False  # the base moves and carries the arm; only for a mobile base
 
 
 def _clamp(value: float, limit: float) -> float:
@@ -111,11 +123,14 @@ class World:
         g = self.gripper
         old_x, old_y, old_yaw = g.x, g.y, g.yaw
         g.z = max(0.0, min(HOVER_Z, g.z + command.dz))
-        g.x, g.y = _clamp(g.x + command.dx, HALF_TABLE), _clamp(g.y + command.dy, HALF_TABLE)
+        self._move_sideways(command)
         g.roll = _clamp(g.roll + command.droll, TILT_LIMIT)
         g.pitch = _clamp(g.pitch + command.dpitch, TILT_LIMIT)
         g.yaw = _clamp(g.yaw + command.dyaw, math.pi)
         turn = g.yaw - old_yaw
+        if g.base is not None and command.base:
+            g.base.x, g.base.y = g.base.x + g.x - old_x, g.base.y + g.y - old_y
+            g.base.yaw += turn
         self._simulate_contacts(old_x, old_y)
         if g.grasped is not None:
             item = self.items[g.grasped]
@@ -123,6 +138,15 @@ class World:
             item.z = max(0.0, g.z - LOW_Z / 2)
         self._set_aperture(1.0 - max(0.0, min(1.0, command.close)))
         self._round_state()
+
+    def _move_sideways(self, command: Command) -> None:
+        """Move the gripper within the table, and within the reach of a base that stands still."""
+        g = self.gripper
+        x, y = g.x + command.dx, g.y + command.dy
+        if g.base is not None and not command.base:
+            x = g.base.x + _clamp(x - g.base.x, ARM_REACH)
+            y = g.base.y + _clamp(y - g.base.y, ARM_REACH)
+        g.x, g.y = _clamp(x, HALF_TABLE), _clamp(y, HALF_TABLE)
 
     def _simulate_contacts(self, old_x: float, old_y: float) -> None:
         """Run planar physics, but only if the gripper is low and closed or tiles still settle."""
@@ -176,3 +200,5 @@ class World:
         g = self.gripper
         for name in ("x", "y", "z", "roll", "pitch", "yaw", "aperture"):
             setattr(g, name, round(getattr(g, name), 6))
+        if g.base is not None:
+            g.base = Base(round(g.base.x, 6), round(g.base.y, 6), round(g.base.yaw, 6))

@@ -10,6 +10,7 @@ import torch
 
 from vla.config import load_config
 from vla.experiments.scaling.ladder import ScaleConfig, SweepRun
+from vla.models.lora import count_parameters
 from vla.policies.checkpoint import load_policy
 from vla.utils.io import write_json
 
@@ -33,9 +34,8 @@ def execute(sweep_run: SweepRun, config: ScaleConfig) -> str:
     spent = time.perf_counter() - start  # without the part before an interruption
     policy = load_policy(saved)
     curves = read_curves(home)
-    cost = measure(
-        sweep_run.config, [o for o in sweep_run.overrides if not o.startswith("init_from=")], 3
-    )
+    cost = measure(sweep_run.config, _measurable(sweep_run), 3)
+    parameters, _ = count_parameters(policy)
     samples = run.train.steps * run.train.batch_size
     share = run.data.sampling_weights[config.robot] / sum(run.data.sampling_weights.values())
     common = {
@@ -43,8 +43,8 @@ def execute(sweep_run: SweepRun, config: ScaleConfig) -> str:
         "size": sweep_run.size,
         "data": sweep_run.data,
         "seed": sweep_run.seed,
-        "parameters": cost["parameters"],
-        "parameters_without_embeddings": cost["parameters"] - embedding_parameters(policy),
+        "parameters": parameters,
+        "parameters_without_embeddings": parameters - embedding_parameters(policy),
         "flops": f"{cost['flops_step'] * run.train.steps:.6g}",
         "robot_samples": round(samples * share),
         "samples": samples,
@@ -64,6 +64,15 @@ def execute(sweep_run: SweepRun, config: ScaleConfig) -> str:
         rows = rows[1:]
     write_json(home / "row.json", rows)
     return sweep_run.name
+
+
+def _measurable(sweep_run: SweepRun) -> list[str]:
+    """Changes of the run for its measurement, which needs the policy it starts from only if there.
+
+    The tokenizer of ``init_from`` gives the vocabulary that the run was trained with.
+    """
+    here = sweep_run.start is not None and sweep_run.start.is_dir()
+    return [o for o in sweep_run.overrides if here or not o.startswith("init_from=")]
 
 
 def _last(curves: dict[str, list[tuple[int, float]]], name: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vla.config import load_config
+from vla.errors import ConfigError
 from vla.experiments.scaling.ladder import ScaleConfig, SweepRun
 from vla.utils.text import count, duration
 
@@ -16,17 +17,21 @@ def costs(
     """Parameters, FLOPs, steps and predicted seconds of a run of every (size, data).
 
     Steps are timed on this machine. Keys (size, "") are the pretraining runs.
+
+    Raises:
+        ConfigError: two sizes have the same number of parameters.
     """
     from vla.training.measure import measure
     from vla.training.run import RunConfig
 
-    found = {}
+    found: dict[tuple[str, str], dict[str, float]] = {}
     for size, changes in config.sizes.items():
         kinds = [(config.run, config.data)] + (
             [(config.pretrain, {"": []})] if config.pretrain else []
         )
         for path, amounts in kinds:
             cost = measure(str(folder / path), [*changes, *next(iter(amounts.values()))], steps)
+            _check_growth(found, size, next(iter(amounts)), cost["parameters"], config)
             for data, own in amounts.items():
                 length = load_config(folder / path, [*changes, *own], RunConfig).train.steps
                 found[size, data] = {
@@ -36,6 +41,23 @@ def costs(
                     "steps": length,
                 }
     return found
+
+
+def _check_growth(
+    found: dict[tuple[str, str], dict[str, float]],
+    size: str,
+    data: str,
+    parameters: int,
+    config: ScaleConfig,
+) -> None:
+    """Refuse a size with as many parameters as an earlier one: a law of sizes needs both."""
+    for other in config.sizes:
+        if other != size and found.get((other, data), {}).get("parameters") == parameters:
+            raise ConfigError(
+                f"sizes.{size}: the policy has {parameters:,} parameters, as many as "
+                f"sizes.{other}; change its width or layers "
+                f"({other}: {config.sizes[other]}, {size}: {config.sizes[size]})"
+            )
 
 
 def show_plan(

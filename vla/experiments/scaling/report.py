@@ -17,15 +17,18 @@ def fit_table(fits: Fits) -> str:
     )
 
 
-def write_report(rows: list[dict[str, str]], out: Path, rounds: int = ROUNDS) -> None:
+def write_report(
+    rows: list[dict[str, str]], out: Path, rounds: int = ROUNDS, explain: bool = True
+) -> None:
     """Write ``fit.csv``, the figures and the README's table.
 
-    Prints why no fit is possible, and what the runs do not determine.
+    Prints what the runs do not determine, and with ``explain`` why no fit is possible.
     """
     try:
         fits = fit_all(rows, rounds)
     except ValueError as error:
-        print(f"no fit yet: {error}; the largest run is kept to test the prediction")
+        if explain:
+            print(f"no fit: {error}, without the largest run, which tests the prediction")
         return
     for problem in undetermined(fits.law, fits.runs.n, fits.runs.d):
         print(f"warning: {problem}; add sizes, amounts of data or seeds to the ladder")

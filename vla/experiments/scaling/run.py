@@ -24,6 +24,7 @@ from vla.experiments.scaling.launchers import check_launcher, submit
 from vla.experiments.scaling.plan import costs, show_plan
 from vla.experiments.scaling.report import write_report
 from vla.experiments.scaling.reproduce import compare
+from vla.utils.csv_tables import check_blocks
 
 
 def collect(config: ScaleConfig, report: bool = False) -> list[dict[str, str]]:
@@ -43,7 +44,7 @@ def collect(config: ScaleConfig, report: bool = False) -> list[dict[str, str]]:
         write_rows(path, rows)
         written = read_rows(path)
         if report:
-            write_report(written, Path(config.out))
+            write_report(written, Path(config.out), explain=False)
         return written
 
 
@@ -73,6 +74,7 @@ def run_ladder(
     check_launcher(launcher)
     config = committed = load_ladder(path, overrides)
     table = Path(config.out) / config.results
+    check_blocks(Path(config.out) / "README.md")
     if reproduce:
         if not read_rows(table):
             raise ConfigError(

@@ -19,7 +19,7 @@ from vla.experiments.study.measure import (
 from vla.experiments.study.settings import pretrained_parts
 from vla.experiments.study.summaries import CURVES, PROVENANCE, curve_rows
 from vla.training.provenance import COLUMNS, FILE
-from vla.utils.csv_tables import read_table
+from vla.utils.csv_tables import check_blocks, read_table
 from vla.utils.locking import claim_jobs
 
 
@@ -79,14 +79,15 @@ def check_ready(config: StudyConfig, names: Sequence[str]) -> None:
     """Find errors before the first training run that would stop the study hours later.
 
     Raises:
-        ConfigError: an unknown setting, data that is not packed, a missing package of weights, or
-            a missing saved policy.
+        ConfigError: an unknown setting, data that is not packed, a missing package of weights, a
+            missing saved policy, or a README without the place of a table.
         DataError: the data with the questions is not packed.
     """
     from vla.data.manifest import load_manifest
     from vla.models.pretrained import PretrainedError, locate
     from vla.training.run import RunConfig
 
+    check_blocks(Path(config.out) / "README.md")
     if config.vqa is not None and any(config.recipes[n].vqa for n in names):
         load_manifest(config.vqa)
     for name in names:

@@ -11,6 +11,7 @@ from vla.experiments.study.config import StudyConfig, policy_of
 from vla.experiments.study.measure import load_recipe_policy, results_lock
 from vla.experiments.study.summaries import LATENCY, TIMES, latency_rows
 from vla.inference.runner import PolicyRunner
+from vla.policies.execution import Execution
 from vla.utils.csv_tables import read_table, write_table
 
 
@@ -43,7 +44,7 @@ def time_actions(config: StudyConfig) -> bool:
 
 def _timed_rows(config: StudyConfig, names: list[str]) -> list[dict[str, Any]]:
     runners = {
-        n: PolicyRunner(load_recipe_policy(config, n, policy_of(config, n)), execution_horizon=1)
+        n: PolicyRunner(load_recipe_policy(config, n, policy_of(config, n)), Execution(horizon=1))
         for n in names
     }
     spec = next(iter(runners.values())).spec

@@ -6,19 +6,46 @@ from typing import Any
 
 import torch
 
-from vla.models.actions.vocabulary import ActionVocabulary
+from vla.models.actions.vocabulary import ActionVocabulary, Continuations
+from vla.types import ActionSpace
 
 
 class ActionTokenRules:
     """Which token ids may follow each other in an action.
 
-    Every set of ids is one shared tensor, so that ``generate`` can group rows by identity.
+    Every set of ids is one shared tensor, so that ``generate`` can group rows by identity. With a
+    codec of one symbol per number, whole-number dimensions (``ActionSpace.integer``) have the
+    symbols of their whole numbers only.
     """
 
-    def __init__(self, codec: Any, vocabulary: ActionVocabulary, eos: int) -> None:
+    def __init__(
+        self, codec: Any, vocabulary: ActionVocabulary, eos: int, space: ActionSpace
+    ) -> None:
         self.codec, self.vocabulary, self.eos = codec, vocabulary, eos
         self._ids: dict[tuple[int, ...], torch.Tensor] = {}
         self._single_ids: dict[tuple[int, ...], torch.Tensor] = {}
+        # Allowed symbols of each action dimension; None: all.
+        self._symbols = [integer_symbols(codec, space, k) for k in range(space.dim)]
+        self._continuations: dict[tuple[int, ...], Continuations] = {}
+
+    def symbols(self, position: int) -> tuple[int, ...] | None:
+        """Symbols that number ``position`` of a chunk may have; None: all."""
+        return self._symbols[position % len(self._symbols)]
+
+    def continuations(self, position: int) -> Continuations:
+        """First tokens of number ``position`` -> tokens that may follow them."""
+        symbols = self.symbols(position)
+        if symbols is None:
+            return self.vocabulary.starts
+        if symbols not in self._continuations:
+            self._continuations[symbols] = self.vocabulary.continuations(symbols)
+        return self._continuations[symbols]
+
+    def is_number(self, position: int, piece: tuple[int, ...]) -> bool:
+        """True if these tokens are a complete number that ``position`` may have."""
+        symbols = self.symbols(position)
+        symbol = self.vocabulary.symbol_of.get(piece)
+        return symbol is not None and (symbols is None or symbol in symbols)
 
     def ids(self, tokens: tuple[int, ...]) -> torch.Tensor:
         """The shared tensor of these token ids."""
@@ -52,15 +79,18 @@ class ActionConstraint:
     def allowed(self) -> torch.Tensor:
         """Ids that continue the number, begin the next one, or end the chunk."""
         rules, vocabulary = self.token_rules, self.token_rules.vocabulary
+        position = len(self.symbols)
         if vocabulary.single:
             following = rules.codec.following(self.symbols)
+            following = rules.symbols(position) if following is None else following
             return vocabulary.single_ids if following is None else rules.single_ids(following)
-        continuing = vocabulary.starts.get(self.piece, ())
-        if self.piece not in vocabulary.symbol_of:
+        continuing = rules.continuations(position).get(self.piece, ())
+        if not rules.is_number(position, self.piece):
             return rules.ids(continuing)
         symbols = [*self.symbols, vocabulary.symbol(self.piece)]
         incomplete = rules.codec.following(symbols) is None
-        return rules.ids(continuing + (vocabulary.starts[()] if incomplete else (rules.eos,)))
+        following = rules.continuations(position + 1)[()] if incomplete else (rules.eos,)
+        return rules.ids(continuing + following)
 
     def push(self, token: int) -> int:
         """Append one token."""
@@ -69,10 +99,35 @@ class ActionConstraint:
             self.symbols.append(vocabulary.symbol((token,)))
             self.done = rules.codec.following(self.symbols) == ()
             return token
-        if token in vocabulary.starts.get(self.piece, ()):
+        if token in rules.continuations(len(self.symbols)).get(self.piece, ()):
             self.piece = (*self.piece, token)
             return token
         self.symbols.append(vocabulary.symbol(self.piece))
         self.piece = (token,)
         self.done = token == rules.eos
         return token
+
+
+def integer_symbols(codec: Any, space: ActionSpace, dim: int) -> tuple[int, ...] | None:
+    """The symbols of the whole numbers of an action dimension.
+
+    Whole numbers that the codec cannot represent are left out. None: the dimension is not in
+    ``space.integer``, the codec has no symbol for a single number, or no number is left.
+
+    Raises:
+        ValueError: the codec has fewer bins than the dimension has whole numbers.
+    """
+    if codec.length is None or space.names[dim] not in space.integer:
+        return None
+    count = round(space.high[dim] - space.low[dim]) + 1
+    if count > codec.symbols:
+        raise ValueError(
+            f"head.codec: {codec.symbols} bins cannot represent the {count} whole numbers of the "
+            f"action dim {space.names[dim]!r}; increase head.codec.bins"
+        )
+    normalized = torch.zeros(count, space.dim)
+    normalized[:, dim] = torch.linspace(-1, 1, count)
+    index = codec.index(normalized)
+    error = (codec.value(index) - normalized)[:, dim].abs()
+    kept = index[error < 1 / (count - 1), dim]  # half the distance of two whole numbers
+    return tuple(sorted(set(kept.tolist()))) or None

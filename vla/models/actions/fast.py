@@ -92,7 +92,13 @@ class FastCodec(nn.Module):
         return ["".join(chr(_FIRST + v) for v in row) for row in codes.reshape(len(codes), -1)]
 
     def encode(self, normalized_actions_KHA: torch.Tensor, valid_K: list[int]) -> list[list[int]]:
-        """Symbols of whole chunks; steps after the episode's end are those of the data pipeline."""
+        """Symbols of whole chunks; steps after the episode's end are those of the data pipeline.
+
+        Raises:
+            ValueError: the codec was built without ``chunks``, and no weights were loaded.
+        """
+        if not len(self.bpe):
+            raise ValueError("codec: fast is fitted to actions; build the policy with chunks=")
         return [self.tokenizer.encode(text).ids for text in self._strings(normalized_actions_KHA)]
 
     def decode(self, symbols: list[list[int]]) -> torch.Tensor:

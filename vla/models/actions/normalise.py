@@ -24,8 +24,8 @@ class Normaliser(nn.Module):
     """Affine map of actions (..., A) to [-1, 1]; values outside are clamped.
 
     Chunks (..., H, A) get a range for every step where the statistics have H x A columns. Binary
-    dimensions always use the bounds. ``inverse`` gives a dimension that never moves in the
-    training data its recorded value exactly, whatever a codec or head predicts for it.
+    and whole-number dimensions always use the bounds. ``inverse`` gives a dimension that never
+    moves in the training data its recorded value exactly, whatever a codec or head predicts.
 
     Args:
         mode: ``bounds`` of the action space; ``quantiles`` q01 to q99 (OpenVLA), which clamp at
@@ -48,7 +48,7 @@ class Normaliser(nn.Module):
         complete: bool = True,
     ) -> None:
         super().__init__()
-        exceptions = dims or {}
+        exceptions, bounded = dims or {}, {*space.binary, *space.integer}
         unknown = [n for n in exceptions if n not in space.names]
         if unknown:
             raise ValueError(
@@ -61,7 +61,7 @@ class Normaliser(nn.Module):
         for column in range(steps * len(space.names)):
             k = column % len(space.names)
             name = space.names[k]
-            own = "bounds" if name in space.binary else exceptions.get(name, mode)
+            own = "bounds" if name in bounded else exceptions.get(name, mode)
             if own not in ("bounds", "identity") and not statistics:
                 raise ValueError(
                     f"normalise: {own!r} needs action statistics; the manifest of the dataset has "

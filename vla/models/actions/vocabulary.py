@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,6 +12,7 @@ import torch
 from vla.models.decoders.text import continuation
 
 Assignment = Literal["integers", "overwrite", "extra"]
+Continuations = dict[tuple[int, ...], tuple[int, ...]]
 _log = logging.getLogger(__name__)
 
 
@@ -66,15 +67,18 @@ class ActionVocabulary:
         self.legal = torch.tensor(sorted({i for p in self.pieces for i in p}))
         self.single_ids = torch.tensor([p[0] for p in self.pieces])
         self.symbol_of = {p: s for s, p in enumerate(self.pieces)}
-        # First tokens of a number -> tokens that may follow them.
-        self.starts: dict[tuple[int, ...], tuple[int, ...]] = {}
-        for piece in self.pieces:
-            for n in range(len(piece)):
-                head = piece[:n]
-                if piece[n] not in self.starts.setdefault(head, ()):
-                    self.starts[head] += (piece[n],)
+        self.starts = self.continuations(range(self.symbols))
         if self.token_assignment != "integers":
             self.trainable_token_ids = [p[0] for p in self.pieces]
+
+    def continuations(self, symbols: Iterable[int]) -> Continuations:
+        """First tokens of any of these numbers -> tokens that may follow them."""
+        found: Continuations = {}
+        for piece in (self.pieces[s] for s in symbols):
+            for n in range(len(piece)):
+                if piece[n] not in found.setdefault(piece[:n], ()):
+                    found[piece[:n]] += (piece[n],)
+        return found
 
     def _check_reversible(self) -> None:
         """Write an action as text, tokenise it, and compare."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
 
-from vla.models.decoders.loading import Kind, architecture_to_dict, make_language_model
+from vla.models.decoders.architecture import architecture_to_dict
+from vla.models.decoders.loading import Kind, make_language_model
 from vla.models.decoders.tokenizer import INTEGERS
 from vla.models.decoders.trainable_embeddings import TrainableEmbeddings
 from vla.models.lora import LoraConfig, apply_finetuning
@@ -56,18 +57,26 @@ def fit_embedding(lm: Any, tokenizer: Any) -> None:
 
 
 @functools.cache
-def _cache_argument(kind: Any) -> str:
-    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
+def _parameters(kind: Any) -> tuple[str, ...]:
+    return tuple(inspect.signature(kind.forward).parameters)
+
+
+def has_argument(model: nn.Module, name: str) -> bool:
+    """True if the forward pass has this argument; models with ALiBi have no position ids."""
+    # Annotated for mypy: __hash__ of modules makes their class appear unhashable.
+    kind: Any = type(model)
+    return name in _parameters(kind)
+
+
+def cache_argument(model: nn.Module) -> str:
+    """Name of the cache in arguments and outputs; it depends on family and version."""
+    names = ("cache", "past_key_values", "cache_params", "state")
+    return next((n for n in names if has_argument(model, n)), "past_key_values")
 
 
 def cache_arguments(model: nn.Module, cache: Any) -> dict[str, Any]:
-    """Arguments that give ``model`` a key-value cache (None: no cache).
-
-    The argument's name depends on the version of transformers.
-    """
-    # Annotated for mypy: __hash__ of modules makes their class appear unhashable.
-    kind: Any = type(model)
-    return {_cache_argument(kind): cache, "use_cache": cache is not None}
+    """Arguments that give ``model`` a key-value cache (None: no cache)."""
+    return {cache_argument(model): cache, "use_cache": cache is not None}
 
 
 def attention_mask(lm: Any, mask: torch.Tensor) -> torch.Tensor:
@@ -81,16 +90,32 @@ def attention_mask(lm: Any, mask: torch.Tensor) -> torch.Tensor:
     return torch.zeros(mask.shape, dtype=lm.dtype, device=mask.device).masked_fill(~mask, low)
 
 
+@functools.cache
+def _reads(kind: Any, name: str) -> bool:
+    """True if the source of a model class names a field of its configuration.
+
+    Aya Vision and LLaVA do not scale or cap their logits, although their language models do.
+    """
+    families = [c for c in kind.__mro__ if c.__module__.startswith("transformers.models.")]
+    return not families or any(name in inspect.getsource(c) for c in families)
+
+
 class HiddenToLogits:
     """The output layer with the scaling and capping of the model's family."""
 
     def __init__(self, lm: Any) -> None:
-        text = lm.config.get_text_config()
-        self.cap = getattr(text, "final_logit_softcapping", None)  # Gemma 2 and 3
-        multiplier = float(getattr(text, "logit_scale", 1.0) or 1.0)  # Cohere
-        self.scale = multiplier / float(getattr(text, "logits_scaling", 1.0) or 1.0)  # Granite
+        kind: Any = type(lm)
+        text = getattr(lm.config, "decoder", None) or lm.config.get_text_config()
+
+        def field(name: str, default: float | None) -> Any:
+            """A field of the configuration, if this model uses it after its output layer."""
+            return (getattr(text, name, None) or default) if _reads(kind, name) else default
+
+        self.cap = field("final_logit_softcapping", None)  # Gemma 2 and 3
+        self.scale = field("logit_scale", 1.0) / field("logits_scaling", 1.0)  # Cohere, Granite
         # T5 with tied embeddings
-        if getattr(text, "scale_decoder_outputs", text.model_type == "umt5"):
+        tied = text.model_type == "switch_transformers" and lm.config.tie_word_embeddings
+        if getattr(text, "scale_decoder_outputs", tied or text.model_type == "umt5"):
             self.scale *= text.d_model**-0.5
 
     def __call__(
@@ -110,6 +135,9 @@ class HiddenToLogits:
         if trainable is not None:
             logits = trainable.logits(hidden, logits, ids, head.bias)
         logits = logits * self.scale if self.scale != 1.0 else logits
+        fixed = getattr(lm, "final_logits_bias", None)  # Marian
+        if fixed is not None:
+            logits = logits + (fixed[0] if ids is None else fixed[0, ids])
         return (logits / self.cap).tanh() * self.cap if self.cap else logits
 
 
@@ -145,16 +173,36 @@ class LanguageModel(nn.Module):
                 "decoder.quantize=4bit: 4-bit weights cannot learn; "
                 "set decoder.model and decoder.lora, too (QLoRA)"
             )
-        self.pretrained_from, self.tokenizer = model, tokenizer
-        self.frozen, self.lora = frozen, lora
-        self.lm = make_language_model(kind, model, config, tokenizer, pretrained, quantize)
+        self.pretrained_from = model
+        lm = make_language_model(kind, model, config, tokenizer, pretrained, quantize)
+        self.set_model(lm, tokenizer, frozen, lora)
+        self.prove()
         if model is None and ordinal_integers:
             order_integers(self.lm, tokenizer)
         if checkpointing:
             self.lm.activation_checkpointing_enable()
         self.fit_vocabulary()
-        self._logits = HiddenToLogits(self.lm)
+
+    def set_model(self, lm: Any, tokenizer: Any, frozen: bool, lora: LoraConfig | None) -> None:
+        """Use a model that exists."""
+        self.lm, self.tokenizer, self.frozen, self.lora = lm, tokenizer, frozen, lora
+        self._logits = HiddenToLogits(lm)
         self.trainable_embeddings: TrainableEmbeddings | None = None
+
+    @classmethod
+    def of_model(cls, lm: Any, tokenizer: Any) -> Self:
+        """A decoder around a model that exists, without a proof."""
+        decoder = cls.__new__(cls)
+        nn.Module.__init__(decoder)
+        decoder.set_model(lm, tokenizer, False, None)
+        return decoder
+
+    def prove(self) -> None:
+        """Check the model's family at a tiny size, where a subclass has a start-up proof.
+
+        Raises:
+            ConfigError: the family fails a check.
+        """
 
     def fit_vocabulary(self) -> None:
         """Grow the embeddings to the tokenizer's length."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
-import json
 from typing import Any, Literal
 
 import torch
@@ -17,6 +15,9 @@ from transformers import (
     BitsAndBytesConfig,
 )
 
+from vla.errors import ConfigError
+from vla.models.decoders.architecture import architecture_from_dict, check_agreement
+from vla.models.decoders.proof import one_line
 from vla.models.pretrained import load_pretrained, locate
 
 Kind = Literal["causal", "seq2seq", "vlm", "encoder"]
@@ -26,47 +27,6 @@ _AUTO: dict[str, Any] = {
     "vlm": AutoModelForImageTextToText,
     "encoder": AutoModel,
 }
-# Fields of a Hugging Face configuration that do not describe the architecture.
-_OTHER_FIELDS = (
-    "architectures",
-    "transformers_version",
-    "dtype",
-    "_name_or_path",
-    "quantization_config",
-)
-
-
-def architecture_from_dict(config: dict[str, Any], **fields: Any) -> Any:
-    """A Hugging Face configuration object from ``model_type`` and its fields.
-
-    Raises:
-        ValueError: no model_type, one that transformers does not know, or a misspelt field.
-    """
-    given = dict(config)
-    kind = given.pop("model_type", None)
-    if not kind:
-        raise ValueError(
-            "decoder.config: model_type is required (gpt2, llama, qwen3, gemma3_text, t5, ...)"
-        )
-    try:
-        default = AutoConfig.for_model(kind)
-    except ValueError as error:
-        raise ValueError(
-            f"decoder.config.model_type={kind!r}: transformers knows no such architecture"
-        ) from error
-    for name in given if fields else ():  # without fields the configuration is a saved one
-        close = difflib.get_close_matches(name, default.to_dict(), n=1, cutoff=0.75)
-        if close and not hasattr(default, name):  # transformers accepts and ignores any name
-            raise ValueError(
-                f"decoder.config.{name}: {kind} has no such field; did you mean {close[0]!r}?"
-            )
-    return AutoConfig.for_model(kind, **(fields | given))
-
-
-def architecture_to_dict(lm: Any) -> dict[str, Any]:
-    """A model's configuration as plain data, the inverse of ``architecture_from_dict``."""
-    config = json.loads(lm.config.to_json_string(use_diff=True))
-    return {k: v for k, v in config.items() if k not in _OTHER_FIELDS}
 
 
 def make_language_model(
@@ -95,6 +55,8 @@ def make_language_model(
         dtype = quantization_options() if quantize else {"dtype": torch.float32}
         options = source.options | dtype
         found = load_pretrained(model, lambda: auto.from_pretrained(source.path, **options))
+        if config:
+            check_agreement(config, found.config, model, _slot(kind))
         return found.train()  # transformers loads in evaluation mode, that is without dropout
     if config is not None:
         fields: dict[str, Any] = {}
@@ -105,7 +67,12 @@ def make_language_model(
                 "bos_token_id": tokenizer.eos_token_id,
                 "eos_token_id": tokenizer.eos_token_id,
             }
-        return auto.from_config(architecture_from_dict(config, **fields))
+        strict = model is None  # a saved policy of a pretrained model may have other fields
+        architecture = architecture_from_dict(config, _slot(kind), strict, **fields)
+        try:
+            return auto.from_config(architecture)
+        except (ValueError, AssertionError) as error:  # sizes that do not fit each other
+            raise ConfigError(f"{_slot(kind)}.config: {one_line(error)}") from error
     if model is None:
         raise ValueError(
             "decoder: give model (pretrained), or config (an architecture with random weights)"
@@ -115,6 +82,11 @@ def make_language_model(
         model, lambda: AutoConfig.from_pretrained(source.path, **source.options)
     )
     return auto.from_config(found)
+
+
+def _slot(kind: Kind) -> str:
+    """The slot of a model, which begins the paths in error messages."""
+    return "text" if kind == "encoder" else "decoder"
 
 
 def quantization_options() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Packing of several independent texts about one image into one sequence, separated by the mask."""
+"""Packing of several independent texts about one image into one sequence, separated by masks."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ from dataclasses import dataclass
 
 import torch
 
+from vla.models.decoders.masks import TextStructure
+
 
 @dataclass
 class Packed:
     """Texts after image prefixes of N tokens; L = N + S.
 
     ids_BS: padded token ids.
-    mask_B1LL: bool, True where a position (row) may attend to another (column).
+    structure: which positions belong together.
     positions_BL: position ids.
     starts_K: column in 0..S-1 at which text k begins.
     attend_image_BL: bool, True for positions that may attend to the image.
     """
 
     ids_BS: torch.Tensor
-    mask_B1LL: torch.Tensor
+    structure: TextStructure
     positions_BL: torch.Tensor
     starts_K: torch.Tensor
     attend_image_BL: torch.Tensor
@@ -72,16 +74,20 @@ def pack_texts(
         v.to(device) for v in (ids, text, offset, attend_image, parallel)
     )
     length = prefix + width
-    mask = torch.zeros((batch_size, 1, length, length), dtype=torch.bool, device=device)
-    square = torch.ones((prefix, prefix), dtype=torch.bool, device=device)
-    mask[:, :, :prefix, :prefix] = square.tril() if causal_prefix else square
-    mask[:, 0, prefix:, :prefix] = attend_image[:, :, None]
-    same_text = text[:, :, None] == text[:, None, :]
-    past = torch.ones((width, width), dtype=torch.bool, device=device).tril()
-    # Padding attends to its own past, so that no row of the mask is empty.
-    mask[:, 0, prefix:, prefix:] = same_text & (past | (parallel[:, :, None] & parallel[:, None]))
+    visible = torch.zeros((batch_size, length, length), dtype=torch.bool, device=device)
+    visible[:, :prefix, :prefix] = True
+    visible[:, prefix:, :prefix] = attend_image[:, :, None]
+    # Padding is one more text, so that no row of the mask is empty.
+    visible[:, prefix:, prefix:] = text[:, :, None] == text[:, None, :]
+    both = None
+    if parallel_from is not None or not causal_prefix:
+        both = torch.zeros_like(visible)
+        both[:, :prefix, :prefix] = not causal_prefix
+        both[:, prefix:, prefix:] = parallel[:, :, None] & parallel[:, None]
+    of_prefix = torch.arange(prefix, device=device).expand(batch_size, -1)
+    structure = TextStructure(torch.cat([of_prefix, prefix + offset], 1), visible, both)
     first = int(prefix_positions_N[-1]) + 1 if prefix else 0
     positions = torch.cat([prefix_positions_N.to(device).expand(batch_size, -1), first + offset], 1)
-    of_prefix = torch.ones((batch_size, prefix), dtype=torch.bool, device=device)
-    attend_image_BL = torch.cat([of_prefix, attend_image], 1)
-    return Packed(ids, mask, positions, torch.tensor(starts, device=device), attend_image_BL)
+    attend_image_BL = torch.cat([torch.ones_like(of_prefix, dtype=torch.bool), attend_image], 1)
+    starts_K = torch.tensor(starts, device=device)
+    return Packed(ids, structure, positions, starts_K, attend_image_BL)

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from vla.config import register
-from vla.models.decoders.loading import architecture_to_dict, make_language_model
+from vla.models.decoders.architecture import architecture_to_dict
+from vla.models.decoders.loading import make_language_model
 
 
 @register("text", "sentence")

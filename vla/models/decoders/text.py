@@ -19,6 +19,15 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False)
 
 
+def text_too_long(tokens: int, most: int) -> str:
+    """The message about a prompt with its answer that has no place in a table of positions."""
+    return (
+        f"a text has {tokens} tokens, but the decoder's table of positions has room for {most}: "
+        "pack with source.mapping.max_answer_words and source.mapping.history=false, "
+        "or take a decoder with more positions"
+    )
+
+
 @lru_cache(maxsize=65536)
 def continuation(tokenizer: Any, text: str) -> tuple[int, ...]:
     """Token ids of ``text`` after a prompt.

@@ -31,6 +31,12 @@ class TrainableEmbeddings(nn.Module):
             else nn.Parameter(target.weight.detach()[self.ids].clone())
         )
 
+    @torch.no_grad()
+    def copy_from(self, lm: Any) -> None:
+        """Take the rows from the language model, whose weights were loaded since."""
+        self.input_embeddings.copy_(lm.get_input_embeddings().weight[self.ids])
+        self.output_embeddings.copy_(lm.get_output_embeddings().weight[self.ids])
+
     def _find(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(index among the trainable ids, True where an id is one of them)."""
         index = torch.searchsorted(self.ids, ids).clamp(max=len(self.ids) - 1)

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
 from vla.config import Slot, build, register, registered
 from vla.models.decoders.base import Decoder, Prefix
-from vla.models.decoders.generation import FreeText, generate
-from vla.models.decoders.text import continuation, token_loss
+from vla.models.decoders.generation import generate
+from vla.models.decoders.sampling import GREEDY, Sampling, token_sampler
+from vla.models.decoders.text import token_loss
 from vla.models.heads.base import HeadLoss, Prediction
 from vla.models.heads.plan_hysteresis import rows_keeping_previous_plan
+from vla.models.heads.plans import PlanFormat
 from vla.models.heads.queries import QueryHead
 from vla.models.heads.restricted_vocabulary import LossVocabulary, RestrictedVocabulary
-from vla.models.prompts import plan_text, robot_prompt
+from vla.models.prompts import robot_prompt
 from vla.types import ActionSpace, RobotBatch
-
-
-def plan_token_ids(tokenizer: Any, plan: str) -> list[int]:
-    """Token ids between the prompt and the action."""
-    return list(continuation(tokenizer, plan_text(plan)))
 
 
 @register("head", "chain_of_thought")
@@ -49,6 +46,11 @@ class ChainOfThoughtHead(nn.Module):
         loss_vocabulary: LossVocabulary = "all",
         # A new plan must be more likely than the previous one by this many nats; 0: always replan.
         plan_switch_margin: float = 0.0,
+        # true: a plan at every step; auto: the decoder chooses to write a plan or to act at once,
+        # and steps of the data with and without a plan teach it when.
+        plan: Literal[True, "auto"] = True,
+        # Random choice of plan tokens; null: greedy.
+        sampling: Sampling | None = None,
         *,
         decoder: Any,
         action_dim: int,
@@ -61,7 +63,9 @@ class ChainOfThoughtHead(nn.Module):
                 f"head.action={action['name']}: this head generates text itself; "
                 "use head.name=token with head.plan=true"
             )
-        self.plan_tokens, self.plan_switch_margin = plan_tokens, plan_switch_margin
+        self.plan_format = PlanFormat(plan, plan_tokens)
+        self.plan_switch_margin = plan_switch_margin
+        self.sampling = sampling or GREEDY
         self.restricted_vocabulary = (
             RestrictedVocabulary(decoder) if loss_vocabulary == "robot" else None
         )
@@ -85,14 +89,14 @@ class ChainOfThoughtHead(nn.Module):
         """Next-token loss of the plans, one value per token, then the loss of the inner head.
 
         Raises:
-            ValueError: a step has no plan.
+            ValueError: a step has no plan, with ``plan: true``.
         """
-        if not all(batch.plans):
+        if self.plan_format.trained is True and not all(batch.plans):
             raise ValueError(
                 "head.name=chain_of_thought needs a plan for every step; some of this data has "
-                "none: use the head of head.action alone"
+                "none: set head.plan to auto, or use the head of head.action alone"
             )
-        plan_ids = [plan_token_ids(decoder.tokenizer, p) for p in batch.plans]
+        plan_ids = self.plan_format.targets(decoder.tokenizer, batch.plans)
         hidden = self.action.read(
             decoder, prefix, batch.image_index_K, batch.instructions, plan_ids
         )
@@ -114,27 +118,26 @@ class ChainOfThoughtHead(nn.Module):
         prefix: Prefix,
         instructions: list[str],
         previous_plans: Sequence[str] = (),
+        row_seeds: Sequence[int] = (),
     ) -> Prediction:
-        """Plans by greedy decoding, then actions.
+        """Plans, greedy or sampled (``sampling``), then actions.
 
-        ``previous_plans`` are those of the step before (see ``rows_keeping_previous_plan``).
+        Args:
+            previous_plans: those of the step before (see ``rows_keeping_previous_plan``).
+            row_seeds: one seed per row for sampling, see ``TokenSampler``.
         """
-        tokenizer = decoder.tokenizer
-        stop = continuation(tokenizer, plan_text(""))[0]
-        constraints = [FreeText(stop, self.plan_tokens) for _ in instructions]
-        prompts = [robot_prompt(i) for i in instructions]
-        generate(decoder, prefix, prompts, constraints)
-        plans = [tokenizer.decode(c.tokens).strip() for c in constraints]
+        tokenizer, prompts = decoder.tokenizer, [robot_prompt(i) for i in instructions]
+        plans = [""] * len(prompts)
+        if self.plan_format.mode is not False:
+            texts = [self.plan_format.free_text(decoder) for _ in prompts]
+            sampler = token_sampler(self.sampling, row_seeds or range(len(prompts)))
+            generate(decoder, prefix, prompts, texts, sampler)
+            plans = [tokenizer.decode(text.tokens).strip() for text in texts]
+        make_ids = partial(self.plan_format.ids, tokenizer)
         for row in rows_keeping_previous_plan(
-            decoder,
-            prefix,
-            prompts,
-            previous_plans,
-            plans,
-            partial(plan_token_ids, tokenizer),
-            self.plan_switch_margin,
+            decoder, prefix, prompts, previous_plans, plans, make_ids, self.plan_switch_margin
         ):
             plans[row] = previous_plans[row]
-        plan_ids = [plan_token_ids(tokenizer, p) for p in plans]
+        plan_ids = [make_ids(plan) for plan in plans]
         action = self.action.predict(decoder, prefix, instructions, plan_ids)
         return Prediction(action.normalized_actions_BHA, plans)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -15,20 +15,16 @@ from vla.config import Slot, build, register
 from vla.models.actions.constrained_decoding import ActionConstraint, ActionTokenRules
 from vla.models.actions.vocabulary import ActionVocabulary, Assignment, VocabularyError
 from vla.models.decoders.base import Decoder, Prefix
-from vla.models.decoders.generation import (
-    ForcedTokens,
-    FreeText,
-    Segments,
-    TokenConstraint,
-    generate,
-)
-from vla.models.decoders.text import continuation, text_loss
+from vla.models.decoders.generation import ForcedTokens, FreeText, Segments, generate
+from vla.models.decoders.sampling import GREEDY, Sampling, token_sampler
+from vla.models.decoders.text import text_loss
 from vla.models.heads.base import HeadLoss, Prediction
 from vla.models.heads.plan_hysteresis import rows_keeping_previous_plan
+from vla.models.heads.plans import Plan, PlanFormat
 from vla.models.heads.restricted_vocabulary import LossVocabulary, RestrictedVocabulary
 from vla.models.heads.teacher_forcing import TeacherForcing
-from vla.models.prompts import plan_text, robot_prompt
-from vla.types import RobotBatch
+from vla.models.prompts import robot_prompt
+from vla.types import ActionSpace, RobotBatch
 
 
 @dataclass(frozen=True)
@@ -40,10 +36,13 @@ class TokenHeadConfig:
     # Token ids of the symbols. integers: the tokenizer's numbers (RT-2-PaLI-X); overwrite: its
     # least used ids (RT-2-PaLM-E); extra: new tokens.
     token_assignment: Assignment = "integers"
-    plan: bool = False  # generate the step's plan before the action
+    # Generate the step's plan before the action: false, true, or auto: the decoder chooses, and
+    # steps of the data with and without a plan teach it when.
+    plan: Plan = False
     plan_word: str = ""  # word before a plan, for example "Plan:"
     plan_tokens: int = 8  # maximal length of a generated plan, tokens
-    # Accept steps without a plan (robots with and without plans); false: they are an error.
+    # With plan: true, accept steps without a plan (robots with and without plans); false: they are
+    # an error.
     allow_missing_plan: bool = False
     # Softmax of the loss: all tokens, or only tokens of this robot's targets (robot).
     loss_vocabulary: LossVocabulary = "all"
@@ -52,6 +51,8 @@ class TokenHeadConfig:
     eos_ends_plan: bool = False
     # A new plan must be more likely than the previous one by this many nats; 0: always replan.
     plan_switch_margin: float = 0.0
+    # Random choice of plan and action tokens among the allowed ones; null: greedy.
+    sampling: Sampling | None = None
     # Ids for token_assignment=overwrite; saving sets them. null: the least used ones.
     ids: list[int] | None = None
 
@@ -61,7 +62,8 @@ class TokenHead(nn.Module):
     """Actions as a string of tokens after the prompt (RT-2, arXiv 2307.15818, section 3.2).
 
     With ``plan`` the text is ``<plan> Action: 1 128 ...`` (chain of thought, section 4.4). The plan
-    is decoded freely, the action from legal tokens only.
+    is decoded freely, the action from legal tokens only. With ``plan: auto`` the decoder may also
+    begin with ``Action:``, and all text before it is the plan.
 
     Raises:
         VocabularyError: the tokenizer cannot write actions with this ``token_assignment``.
@@ -73,6 +75,7 @@ class TokenHead(nn.Module):
         *,
         decoder: Any,
         action_dim: int,
+        action_space: ActionSpace,
         horizon: int,
         quantiles: torch.Tensor | None = None,
         chunks: torch.Tensor | None = None,
@@ -81,7 +84,10 @@ class TokenHead(nn.Module):
         super().__init__()
         eos = decoder.tokenizer.eos_token_id
         self.config, self.plan_switch_margin = config, config.plan_switch_margin
-        self.other_plan_end = eos if config.eos_ends_plan else None
+        self.sampling = config.sampling or GREEDY
+        plan_end = eos if config.eos_ends_plan else None
+        self.plan_format = PlanFormat(config.plan, config.plan_tokens, config.plan_word, plan_end)
+        self.plan_format.check(decoder.tokenizer)
         self.codec = build(
             "codec",
             config.codec or {"name": "uniform"},
@@ -103,7 +109,7 @@ class TokenHead(nn.Module):
         self.restricted_vocabulary = (
             RestrictedVocabulary(decoder) if config.loss_vocabulary == "robot" else None
         )
-        self.token_rules = ActionTokenRules(self.codec, self.vocabulary, eos)
+        self.token_rules = ActionTokenRules(self.codec, self.vocabulary, eos, action_space)
         self.teacher_forcing = TeacherForcing(self.codec, self.vocabulary)
 
     def resolved_config(self) -> dict[str, Any]:
@@ -111,6 +117,21 @@ class TokenHead(nn.Module):
         if self.vocabulary.token_assignment != "overwrite":
             return {}
         return {"ids": self.vocabulary.single_ids.tolist()}
+
+    def difference_to(self, saved: Mapping[str, Any]) -> str:
+        """Why the action tokens of a saved token head have another meaning; empty: they have not.
+
+        ``saved``: its options.
+        """
+        codec = {"name": "uniform"}
+        before, now = saved.get("codec") or codec, self.config.codec or codec
+        if before != now:
+            return f"the codec was {before}, it is {now} here"
+        assignment = saved.get("token_assignment", TokenHeadConfig.token_assignment)
+        if assignment != self.config.token_assignment:
+            return f"token_assignment was {assignment}, it is {self.config.token_assignment} here"
+        ids = self.resolved_config().get("ids")
+        return "other token ids are overwritten" if ids and saved.get("ids") != ids else ""
 
     @property
     def trainable_token_ids(self) -> list[int]:
@@ -132,7 +153,7 @@ class TokenHead(nn.Module):
         """Next-token loss of plan and action; steps after the episode's end are not written.
 
         Raises:
-            ValueError: a step has no plan, and ``allow_missing_plan`` is false.
+            ValueError: a step has no plan with ``plan: true``, unless ``allow_missing_plan``.
         """
         symbols = self.codec.encode(normalized_actions_KHA, batch.mask_KH.sum(1).tolist())
         plan_ids = self._target_plan_ids(decoder, batch.plans)
@@ -157,18 +178,15 @@ class TokenHead(nn.Module):
         return HeadLoss(out.loss_M, out.text_M, actions, out.right_M[action_M])
 
     def _target_plan_ids(self, decoder: Decoder, plans: list[str]) -> list[list[int]]:
-        if not self.config.plan:
+        if self.config.plan is False:
             return [[] for _ in plans]
-        if not self.config.allow_missing_plan and not all(plans):
+        required = self.config.plan is True and not self.config.allow_missing_plan
+        if required and not all(plans):
             raise ValueError(
                 "head.plan=true needs a plan for every step; some of this data has none: "
-                "set head.plan to false, or head.allow_missing_plan to true"
+                "set head.plan to auto or false, or head.allow_missing_plan to true"
             )
-        return [self.plan_ids(decoder.tokenizer, p) for p in plans]
-
-    def plan_ids(self, tokenizer: Any, plan: str) -> list[int]:
-        """Token ids between prompt and action; an empty plan leaves the word "Action:" alone."""
-        return list(continuation(tokenizer, plan_text(plan, self.config.plan_word)))
+        return self.plan_format.targets(decoder.tokenizer, plans)
 
     def predict(
         self,
@@ -176,14 +194,18 @@ class TokenHead(nn.Module):
         prefix: Prefix,
         instructions: list[str],
         previous_plans: Sequence[str] = (),
+        row_seeds: Sequence[int] = (),
     ) -> Prediction:
-        """Plans and actions by greedy decoding.
+        """Plans and actions, greedy or sampled (``sampling``).
 
-        ``previous_plans`` are those of the step before (see ``rows_keeping_previous_plan``).
+        Args:
+            previous_plans: those of the step before (see ``rows_keeping_previous_plan``).
+            row_seeds: one seed per row for sampling, see ``TokenSampler``.
         """
         tokenizer, prompts = decoder.tokenizer, [robot_prompt(i) for i in instructions]
-        texts, free, actions = self._constraints(tokenizer, len(prompts))
-        generate(decoder, prefix, prompts, texts)
+        seeds = row_seeds or range(len(prompts))
+        texts, free, actions = self._constraints(decoder, len(prompts))
+        generate(decoder, prefix, prompts, texts, token_sampler(self.sampling, seeds))
         symbols = [action.symbols for action in actions]
         plans = [tokenizer.decode(plan.tokens).strip() for plan in free]
         rows = rows_keeping_previous_plan(
@@ -192,33 +214,30 @@ class TokenHead(nn.Module):
             prompts,
             previous_plans,
             plans,
-            partial(self.plan_ids, tokenizer),
+            partial(self.plan_format.ids, tokenizer),
             self.plan_switch_margin,
         )
         if rows:
             kept = [previous_plans[r] for r in rows]
-            texts, _, actions = self._constraints(tokenizer, len(rows), kept)
-            generate(decoder, prefix.select(rows), [prompts[r] for r in rows], texts)
+            texts, _, actions = self._constraints(decoder, len(rows), kept)
+            sampler = token_sampler(self.sampling, [seeds[r] for r in rows])
+            generate(decoder, prefix.select(rows), [prompts[r] for r in rows], texts, sampler)
             for row, plan, action in zip(rows, kept, actions, strict=True):
                 plans[row], symbols[row] = plan, action.symbols
         return Prediction(self.codec.decode(symbols), plans)
 
     def _constraints(
-        self, tokenizer: Any, count: int, fixed_plans: list[str] | None = None
+        self, decoder: Decoder, count: int, fixed_plans: list[str] | None = None
     ) -> tuple[list[Segments], list[FreeText], list[ActionConstraint]]:
         """(whole text, plan, action) of ``count`` rows; ``fixed_plans`` replace generated ones."""
-        forced = partial(ForcedTokens, id_tensor=self.token_rules.ids)
-        action_word = continuation(tokenizer, plan_text(""))
-        plan_word = continuation(tokenizer, f" {word}") if (word := self.config.plan_word) else ()
-        texts, free, actions = [], [], []
+        ids, texts, free, actions = self.token_rules.ids, [], [], []
         for row in range(count):
-            plan = FreeText(action_word[0], self.config.plan_tokens, self.other_plan_end)
-            action = ActionConstraint(self.token_rules)
-            before: list[TokenConstraint]
-            if fixed_plans is not None:
-                before = [forced(self.plan_ids(tokenizer, fixed_plans[row]))]
+            plan, action = self.plan_format.free_text(decoder), ActionConstraint(self.token_rules)
+            if fixed_plans is None:
+                before = self.plan_format.constraints(decoder, plan, ids)
             else:
-                before = [forced(plan_word), plan, forced(action_word)] if self.config.plan else []
+                fixed = self.plan_format.ids(decoder.tokenizer, fixed_plans[row])
+                before = [ForcedTokens(fixed, ids)]
             texts.append(Segments([*before, action]))
             free.append(plan)
             actions.append(action)

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from vla.models.pretrained import load_by_name_or_order, locate_file
+from vla.models.vision.network import check_name, timm_model
 from vla.models.vision.positions import sincos_2d
-from vla.models.vision.timm import check_name, timm_model
 
 
 class FiLM(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, ClassVar
 
 import timm
@@ -11,8 +10,16 @@ from torch import nn
 
 from vla.config import register
 from vla.models.lora import LoraConfig, apply_finetuning
-from vla.models.pretrained import load_by_name_or_order, load_pretrained, locate_file
+from vla.models.pretrained import load_by_name_or_order, locate_file
+from vla.models.vision.network import (
+    check_name,
+    features,
+    normalises,
+    timm_model,
+    try_network,
+)
 from vla.models.vision.positions import sincos_2d
+from vla.models.vision.proof import require_family
 
 
 @register("vision", "timm")
@@ -20,10 +27,12 @@ class TimmEncoder(nn.Module):
     """One token per patch of a transformer, or per cell of a convolutional network's map.
 
     Resizes images and applies the model's own mean and standard deviation. Networks without
-    position embeddings get a 2-D sine code.
+    position embeddings get a 2-D sine code. Weights that have no influence on the tokens are
+    frozen.
 
     Raises:
-        ValueError: timm has no such model, or the model has no such layer.
+        ConfigError: the family of the model fails the start-up proof.
+        ValueError: timm has no such model, or the model has no such layer, option or image size.
     """
 
     # Options of a small instance, for vla.testing.
@@ -49,6 +58,8 @@ class TimmEncoder(nn.Module):
     ) -> None:
         super().__init__()
         check_name(model)
+        if pretrained:
+            require_family(model)
         self.image_size = image_size
         download = weights is True and pretrained
         self.net: Any = timm_model(model, image_size, download, options or {})
@@ -70,12 +81,12 @@ class TimmEncoder(nn.Module):
             [layer % len(stages)], prune_norm=False, prune_head=True
         )
         self.has_positions = getattr(self.net, "pos_embed", None) is not None
-        if not self.has_positions:
+        self.normalises = normalises(self.net)
+        side = try_network(self.net, model, image_size, self.layer, self.width, self.normalises)
+        if not (self.has_positions and self.normalises):
             self.norm = nn.LayerNorm(self.width)
-            reduction = int(self.net.feature_info[layer]["reduction"])
-            self.register_buffer(
-                "position_ND", sincos_2d(-(-image_size // reduction), self.width), persistent=False
-            )
+        if not self.has_positions:
+            self.register_buffer("position_ND", sincos_2d(side, self.width), persistent=False)
             self.position_ND: torch.Tensor
         data = timm.data.resolve_model_data_config(self.net)
         for name in ("mean", "std"):
@@ -94,62 +105,8 @@ class TimmEncoder(nn.Module):
                 x, (self.image_size, self.image_size), mode="bicubic", antialias=True
             )
         x = (x - self.mean_C) / self.std_C
-        x = self.net.forward_intermediates(
-            x, indices=self.layer, norm=True, output_fmt="NCHW", intermediates_only=True
-        )[0]
+        x = features(self.net, x, self.layer, self.normalises)
         tokens = x.flatten(2).transpose(1, 2)
-        return tokens if self.has_positions else self.norm(tokens) + self.position_ND
-
-
-def check_name(model: str) -> None:
-    """Raise ValueError with the nearest names if timm has no such model or no such weights."""
-    name, _, tag = model.partition(".")
-    tagged = timm.list_models(pretrained=True)
-    if timm.is_model(model) and (not tag or model in tagged):
-        return
-    if timm.is_model(model):
-        tags = [n for n in tagged if n.partition(".")[0] == name]
-        raise ValueError(
-            f"vision.model={model!r}: timm has no weights {tag!r} for {name}; "
-            f"it has {', '.join(tags) or 'none'}"
-        )
-    word = model.lower().replace("-", "_").removeprefix("timm/")
-    names = [*timm.list_models(), *tagged]
-    close = [n for n in (word,) if n in names] or difflib.get_close_matches(word, names, 3, 0.7)
-    close = close or [n for n in timm.list_models() if word.split("_")[0] in n][:3]
-    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "no name is similar."
-    raise ValueError(
-        f"vision.model={model!r}: timm has no such model; {hint} "
-        'All names: python -c "import timm; print(timm.list_models())"'
-    )
-
-
-def timm_model(model: str, image_size: int, download: bool, options: dict[str, Any]) -> Any:
-    """A timm model without classifier for inputs of this size; weights of the hub, or random ones.
-
-    Raises:
-        ValueError: the model has no such option, or no such size.
-        PretrainedError: the weights cannot be downloaded.
-    """
-    if image_size < 1:
-        raise ValueError(f"vision.image_size={image_size}: expected at least 1 px")
-    if download:
-        return load_pretrained(model, lambda: _create(model, image_size, True, options))
-    return _create(model, image_size, False, options)
-
-
-def _create(model: str, image_size: int, pretrained: bool, options: dict[str, Any]) -> Any:
-    arguments = {"pretrained": pretrained, "num_classes": 0, **options}
-    try:
-        return timm.create_model(model, img_size=image_size, **arguments)
-    except TypeError:  # convolutional networks accept any size and have no such argument
-        pass
-    try:
-        return timm.create_model(model, **arguments)
-    except TypeError as error:
-        for key in options:
-            if f"'{key}'" in str(error):
-                raise ValueError(
-                    f"vision.options.{key}: timm's {model} has no such option; remove it"
-                ) from error
-        raise ValueError(f"vision.options={options}: timm's {model} says: {error}") from error
+        if not (self.has_positions and self.normalises):
+            tokens = self.norm(tokens)
+        return tokens if self.has_positions else tokens + self.position_ND

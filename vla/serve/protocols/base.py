@@ -14,8 +14,9 @@ class Protocol(ABC):
     """The wire format of one kind of client: a class with ``@register("protocol", name)``.
 
     A handler does three things: it decodes the request to names and arrays, calls
-    ``service.observation`` and ``service.runner.predict``, and encodes the actions. The server adds
-    the API key, the size limit and the replies to a ``RequestError``.
+    ``service.observation``, ``service.runner.predict`` and ``service.runner.actions_to_execute``,
+    and encodes the actions. The server adds the API key, the size limit and the replies to a
+    ``RequestError``.
     """
 
     urls: tuple[str, ...] = ()  # shown at start; "{address}" is replaced by host and port

@@ -39,14 +39,15 @@ class OpenPi(Protocol):
                         service.observation, fields, fields.get("prompt"), client
                     )
                     called = time.perf_counter()
-                    chunks, _ = await run_in_threadpool(
+                    chunks, plans = await run_in_threadpool(
                         service.runner.predict, [client], [observation]
                     )
                     timing = {"infer_ms": _ms_since(start)}
                     if previous_ms:
                         timing["prev_total_ms"] = previous_ms
                     answer = {
-                        "actions": chunks[0],
+                        "actions": service.runner.actions_to_execute(client, chunks[0]),
+                        "plan": plans[0],
                         "policy_timing": {"infer_ms": _ms_since(called)},
                         "server_timing": timing,
                     }

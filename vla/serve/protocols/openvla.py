@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from starlette.concurrency import run_in_threadpool
@@ -35,9 +36,11 @@ class OpenVla(Protocol):
             observation = await run_in_threadpool(
                 service.observation, fields, instruction, client=None
             )
-            chunks, _ = await run_in_threadpool(service.runner.predict, [None], [observation])
-            actions = chunks[0, 0] if chunks.shape[1] == 1 else chunks[0]
-            return Response(to_json(actions, is_string), media_type="application/json")
+            chunks, plans = await run_in_threadpool(service.runner.predict, [None], [observation])
+            actions = service.runner.actions_to_execute(None, chunks[0])
+            headers = {"X-Plan": quote(plans[0])} if plans[0] else {}
+            reply = to_json(actions[0] if len(actions) == 1 else actions, is_string)
+            return Response(reply, media_type="application/json", headers=headers)
 
         return [Route("/act", act, methods=["POST"])]
 

@@ -16,9 +16,9 @@ from vla.benchmarks.tabletop.web.concepts import (
 )
 from vla.benchmarks.tabletop.web.config import WebConfig
 from vla.benchmarks.tabletop.web.countries import countries
-from vla.benchmarks.tabletop.web.locations import location_text
 from vla.benchmarks.tabletop.web.references import references
 from vla.data.images import encode_image
+from vla.data.locations import location_text
 from vla.models.prompts import ACTION_QUESTION
 from vla.types import QA, WebSample
 

@@ -1,0 +1,51 @@
+"""How the checks of the start-up proof run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from vla.models.decoders.checks import CHECKS, Failed, Subject
+from vla.models.decoders.proof import Check, Execution, Verdict, one_line
+from vla.models.decoders.tiny_models import isolated
+
+
+def prove(
+    kind: str, family: str, make: Callable[[], Any], state: Callable[[Any], Subject]
+) -> Verdict:
+    """The verdict on a tiny decoder: texts run together, else separately, else it is refused.
+
+    Args:
+        kind: see ``Verdict``.
+        family: see ``Verdict``.
+        make: makes the decoder.
+        state: what the kind states about the decoder with its present execution.
+    """
+    with isolated():
+        try:
+            decoder = make().eval()
+        except Exception as error:  # the code of a family may raise anything
+            return Verdict(kind, family, (Check("tiny model", False, _reason(error)),))
+        executions: tuple[Execution, ...] = ("packed", "separate")
+        for execution in executions:
+            decoder.execution = execution
+            verdict = Verdict(kind, family, _run(state(decoder)), execution)
+            if verdict.right:
+                break
+        return verdict
+
+
+def _run(subject: Subject) -> tuple[Check, ...]:
+    """The checks in order, up to the first that fails."""
+    done: list[Check] = []
+    common = ((name, lambda check=check: check(subject)) for name, check in CHECKS.items())
+    for name, check in (*subject.extra, *common):
+        try:
+            done.append(Check(name, True, check()))
+        except Exception as error:  # the code of a family may raise anything
+            return (*done, Check(name, False, _reason(error)))
+    return tuple(done)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, Failed) else one_line(error)
