@@ -197,6 +197,9 @@ class DotPolicy:
     def samples(self) -> bool:
         return False
 
+    def uses_drafts(self) -> bool:
+        return False
+
     def predict(
         self, images: torch.Tensor, instructions: Sequence[str], state_BTP: Any = None
     ) -> tuple[np.ndarray, list[str]]:

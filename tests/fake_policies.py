@@ -51,6 +51,9 @@ class RecordingPolicy:
     def samples(self) -> bool:
         return False
 
+    def uses_drafts(self) -> bool:
+        return False
+
     def predict(
         self,
         images: torch.Tensor,
@@ -101,15 +104,20 @@ class SummingPolicy:
     def samples(self) -> bool:
         return False
 
+    def uses_drafts(self) -> bool:
+        return False
+
     def predict(
         self, images: Any, instructions: Any, state_BTP: Any = None, previous_plans: Any = ("",)
     ) -> tuple[np.ndarray, list[str]]:
         assert images.shape[1:] == (len(self.spec.cameras), self.spec.history, 3, 8, 8)
-        count = int(previous_plans[0] or 0)
-        out = np.zeros((1, self.spec.horizon, 8), np.float32)
-        out[0, :, 0] = images[0].float().mean((1, 2, 3, 4))[0]
-        out[0, :, 1] = images[0, 0, 0].float().mean()
-        out[0, :, 2] = len(instructions[0])
-        out[0, :, 3] = 0 if state_BTP is None else float(state_BTP.sum())
-        out[0, :, 4] = count
-        return out, [str(count + 1)]
+        rows = len(instructions)
+        counts = [int(plan or 0) for plan in [*previous_plans][:rows]] + [0] * rows
+        out = np.zeros((rows, self.spec.horizon, 8), np.float32)
+        for row, text in enumerate(instructions):
+            out[row, :, 0] = images[row].float().mean((1, 2, 3, 4))[0]
+            out[row, :, 1] = images[row, 0, 0].float().mean()
+            out[row, :, 2] = len(text)
+            out[row, :, 3] = 0 if state_BTP is None else float(state_BTP[row].sum())
+            out[row, :, 4] = counts[row]
+        return out, [str(count + 1) for count in counts[:rows]]

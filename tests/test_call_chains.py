@@ -51,7 +51,7 @@ def test_at_most_five_functions_from_vla_train_to_the_loss_of_the_head(
     assert len(chain) <= 5, reached.value
 
 
-def test_four_functions_from_a_request_to_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eight_functions_from_a_request_to_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = make_policy({"name": "token"})
     monkeypatch.setattr(policy.decoder, "prefill", stop)
     image = np.zeros((32, 32, 3), np.uint8)
@@ -59,7 +59,8 @@ def test_four_functions_from_a_request_to_the_decoder(monkeypatch: pytest.Monkey
     client = TestClient(make_app(PolicyService(policy.robot()), all_protocols()))
     with pytest.raises(Reached) as reached:
         client.post("/act", json=body)
-    # the handler awaits a worker thread, so it is not on that thread's stack
+    # the handler awaits the thread of the batcher, so it is not on that thread's stack
     chain = ["act", *reached.value.chain]
-    functions = ["act", "PolicyRunner.predict", "VLAPolicy.predict", "TokenHead.predict"]
-    assert chain == [*functions, "generate"]  # the entry point of the decoders
+    functions = ["VLAPolicy.predict", "TokenHead.predict", "TokenHead._generate"]
+    turn = ["act", "Batcher._turn", "Batcher._answer", "PolicyRunner.predict", "PolicyRunner._call"]
+    assert chain == [*turn, *functions, "generate"]  # the entry point of the decoders

@@ -11,7 +11,8 @@ from policies import WORDS
 
 from vla.config import build
 from vla.models.decoders.base import Prefix
-from vla.models.decoders.generation import FreeText, generate
+from vla.models.decoders.constraints import FreeText
+from vla.models.decoders.generation import generate
 from vla.models.decoders.text import continuation, encode, text_loss
 from vla.models.decoders.tokenizer import train_tokenizer
 from vla.models.prompts import robot_prompt
@@ -183,7 +184,7 @@ def test_separate_sequences_equal_packed_ones(family: str) -> None:
         args = (prefix, owner, prompts, ids)
         states.append(decoder.encode_texts(*args, attend, queries, family == "t5"))
         state, hidden = decoder.prefill(prefix, PROMPTS[:2])
-        steps.append(torch.stack([hidden, decoder.decode_step(state, torch.tensor([5, 6]))]))
+        steps.append(torch.cat([hidden, decoder.decode_step(state, torch.tensor([[5], [6]]))], 1))
     with_image = torch.repeat_interleave(attend, torch.tensor([len(i) + 3 for i in ids]))
     assert torch.allclose(states[0][with_image], states[1][with_image], atol=1e-5)
     assert torch.allclose(*steps, atol=1e-5)

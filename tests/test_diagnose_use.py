@@ -147,6 +147,9 @@ class Adapted(nn.Module):
     def samples(self, robot: str) -> bool:
         return False
 
+    def uses_drafts(self, robot: str) -> bool:
+        return False
+
     def predict(self, images: Any, texts: Any, robot: str, state_BTP: Any = None) -> Any:
         views = images.float().mean((2, 3, 4, 5)) / 255
         return self.layers(views)[:, None].detach().numpy(), [""] * len(texts)

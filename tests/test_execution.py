@@ -70,6 +70,10 @@ def test_evaluation_and_server_refuse_options_in_one_line(line: Callable[..., st
     assert horizon.startswith("error: --execution-horizon: expected 1, the length of the policy's")
     ensemble = line("serve", saved, "--temporal-ensemble", "0.01")
     assert ensemble.startswith("error: --temporal-ensemble: the policy predicts one action per")
+    mode = line("serve", saved, "--execution-mode", "delay_aware")
+    assert mode.startswith("error: --execution-mode: delay_aware executes old actions during a")
+    latency = line("eval", saved, "--latency-ms", "-1")
+    assert latency.startswith("error: --latency-ms: expected 0 to 60000, got -1")
 
 
 def test_an_execution_of_the_yaml_is_checked_against_the_chunks_and_saved(

@@ -27,6 +27,7 @@ SCRIPTS = (
     "two_robots/run.py",
     "throughput/run.py",
     "gpu/run.py",
+    "latency/run.py",
 )
 
 

@@ -33,6 +33,6 @@ def test_every_head_is_compared_on_equal_samples(monkeypatch: pytest.MonkeyPatch
         assert planned == name.endswith("_plan") and recipe.init_from == "web"
     assert len(samples) == 1
     heads = {(head, "") for head in set(own_components("head")) - {"chain_of_thought"}}
-    # The default codec has no name here; quantile bins only place its bins differently.
-    heads |= {("token", codec) for codec in set(own_components("codec")) - {"uniform", "quantile"}}
+    # The default codec has no name here.
+    heads |= {("token", codec) for codec in set(own_components("codec")) - {"uniform"}}
     assert kinds == {(*head, planned) for head in heads for planned in (False, True)}

@@ -14,7 +14,7 @@ from policies import make_policy, robot_batch, robot_loss
 
 from vla.errors import ConfigError
 from vla.inference.runner import PolicyRunner
-from vla.models.decoders.generation import Choice, ForcedTokens, FreeText, Segments
+from vla.models.decoders.constraints import Choice, ForcedTokens, FreeText, Segments
 from vla.models.decoders.text import continuation
 from vla.models.heads.plans import PlanFormat
 from vla.policies.checkpoint import load_policy, save_policy

@@ -169,7 +169,7 @@ def test_an_empty_plan_is_valid(last: str) -> None:
         return torch.nn.functional.one_hot(tokens, len(tokenizer)).float()
 
     def recorded_step(state: Any, tokens: torch.Tensor) -> Any:
-        fed.append(tokens[0].item())
+        fed.extend(tokens[0].tolist())
         return decode_step(state, tokens)
 
     decoder.logits, decoder.decode_step = logits, recorded_step

@@ -14,7 +14,8 @@ import yaml
 from vla.config import build
 from vla.models.actions.vocabulary import ActionVocabulary
 from vla.models.decoders.base import Prefix
-from vla.models.decoders.generation import FreeText, generate
+from vla.models.decoders.constraints import FreeText
+from vla.models.decoders.generation import generate
 from vla.models.decoders.tokenizer import load_tokenizer
 from vla.models.pretrained import package_path
 

@@ -12,7 +12,6 @@ pytest.importorskip("starlette")
 import msgpack
 from fake_policies import EIGHT
 from protocol_clients import IMAGE, array, ask, decoded, encoded, http_client, wire
-from starlette.websockets import WebSocketDisconnect
 
 from vla.serve.protocols.openpi import unpack
 from vla.serve.protocols.openvla import from_json
@@ -79,14 +78,14 @@ def test_openpi_gives_the_previous_plan_until_the_instruction_changes() -> None:
         ),
     ],
 )
-def test_openpi_sends_errors_as_text_and_closes(request_: dict[str, Any], message: str) -> None:
+def test_openpi_sends_errors_as_text_and_keeps_the_connection(
+    request_: dict[str, Any], message: str
+) -> None:
     with http_client() as http, http.websocket_connect("/") as ws:
         ws.receive_bytes()
         ws.send_bytes(msgpack.packb(request_))
         assert message in ws.receive_text()
-        with pytest.raises(WebSocketDisconnect) as closed:
-            ws.receive_bytes()
-        assert closed.value.code == 1011
+        assert array(ask(ws, image=wire(IMAGE), prompt="go")["actions"])[0, 0] == 100
 
 
 def test_openpi_refuses_a_text_message() -> None:
@@ -111,6 +110,25 @@ def test_openvla_replies_with_an_array_in_both_encodings() -> None:
     with http_client(history=2) as http:
         error = http.post("/act", json=body).json()["error"]
         assert error == "this policy needs frame history (2 frames); use the websocket API"
+
+
+def test_openvla_replies_with_one_action_unless_the_chunk_is_asked_for() -> None:
+    body = {"image": encoded(IMAGE), "instruction": "open"}
+    with http_client(horizon=3) as http:
+        for url, changes, shape in (
+            ("/act", {}, [8]),
+            ("/act", {"chunk": False}, [8]),
+            ("/act?chunk=true", {}, [3, 8]),
+            ("/act", {"chunk": True}, [3, 8]),
+        ):
+            assert http.post(url, json=body | changes).json()["shape"] == shape
+        for chunk in ("x", 1, None, [True]):
+            assert http.post("/act", json=body | {"chunk": chunk}).status_code == 400
+        # OpenVLA-OFT: the request is the observation, the reply a list of actions
+        seen = {"full_image": encoded(IMAGE), "state": [0, 1], "instruction": "open"}
+        actions = http.post("/act", json=seen).json()
+        assert [decoded(action).shape for action in actions] == [(8,)] * 3
+        assert decoded(actions[0])[0] == 100
 
 
 def test_the_root_names_the_policy_and_the_endpoints() -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from fake_policies import RecordingPolicy, observation
 
-from vla.inference.runner import PolicyRunner, to_images, to_state
+from vla.inference.inputs import to_images, to_state
+from vla.inference.runner import PolicyRunner
 from vla.policies.execution import Execution
 
 

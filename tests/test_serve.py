@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -15,12 +15,15 @@ from conftest import REPOSITORY
 from fake_policies import SummingPolicy
 from protocol_clients import IMAGE, decoded, encoded, http_client, service_of
 from readme_examples import load_example
+from server_processes import served
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from vla.config.registry import _REGISTRY
 from vla.policies.checkpoint import load_policy
-from vla.serve.server import KEY, make_app
+from vla.serve.access import KEY
+from vla.serve.limits import Limits
+from vla.serve.server import all_protocols, make_app
 from vla.serve.service import RequestError
 
 # Starlette's test client emits deprecation warnings
@@ -45,12 +48,12 @@ def test_the_api_key_is_required_if_it_is_set(key: str) -> None:
             assert ws.receive_bytes()
 
 
-def test_bodies_and_images_are_limited_in_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vla.serve.server.MAX_BYTES", 1000)
-    with http_client() as http:
-        reply = http.post("/act", content=b"x" * 1001)
-        assert reply.status_code == 413 and "larger than 1000 bytes" in reply.json()["error"]
-        assert http.post("/act", content=b"x" * 1000).status_code == 400
+def test_bodies_and_images_are_limited_in_size() -> None:
+    app = make_app(service_of(SummingPolicy()), all_protocols(), limits=Limits(0.01))
+    with TestClient(app) as http:
+        reply = http.post("/act", content=b"x" * 10_486)
+        assert reply.status_code == 413 and "larger than 10485 bytes" in reply.json()["error"]
+        assert http.post("/act", content=b"x" * 10_485).status_code == 400
     with pytest.raises(RequestError, match="at most 4096 pixels"):
         service_of(SummingPolicy()).observation(
             {"top": np.zeros((5000, 2, 3), np.uint8)}, "go", None
@@ -118,30 +121,10 @@ def test_the_protocol_of_the_readme_works(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_serves_a_saved_policy(tmp_path: Any) -> None:
+def test_the_command_serves_a_saved_policy() -> None:
     """A separate process and a real socket give the same actions as the policy in this process."""
-    import socket
-    import subprocess
-    import sys
-    import time
-
-    import httpx
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     saved = REPOSITORY / "experiments" / "tabletop_seen" / "policy"
-    code = "from vla.cli import main; main()"
-    server = subprocess.Popen(
-        [sys.executable, "-c", code, "serve", str(saved), "--port", str(port)]
-    )
-    try:
-        for _ in range(120):
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/healthz").text == "OK":
-                    break
-            except httpx.ConnectError:
-                time.sleep(0.5)
+    with served(saved) as port:
         image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
         found = httpx.post(
             f"http://127.0.0.1:{port}/act",
@@ -152,6 +135,3 @@ def test_the_command_serves_a_saved_policy(tmp_path: Any) -> None:
             torch.from_numpy(image.transpose(2, 0, 1))[None, None, None], ["pick the drum"]
         )[0][0, 0]
         assert np.allclose(decoded(found.json()), here, atol=1e-6)
-    finally:
-        server.terminate()
-        server.wait(20)

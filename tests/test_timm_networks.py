@@ -111,6 +111,7 @@ def test_the_proof_passes_and_agrees_with_the_committed_table() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.table
 @pytest.mark.parametrize("family", families())
 def test_every_family_has_the_verdict_of_the_committed_table(family: str) -> None:
     if not table():

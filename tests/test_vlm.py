@@ -13,7 +13,8 @@ from vlm_models import make_default_vlm, make_vlm
 
 from vla.config import build
 from vla.models.decoders.base import Prefix
-from vla.models.decoders.generation import FreeText, generate
+from vla.models.decoders.constraints import FreeText
+from vla.models.decoders.generation import generate
 from vla.models.decoders.text import continuation, encode, text_loss
 from vla.models.decoders.tokenizer import load_tokenizer, train_tokenizer
 from vla.models.prompts import robot_prompt

@@ -14,7 +14,8 @@ from vla.data.pack import pack_from
 from vla.evaluation.report import section, table_rows, write_html
 from vla.evaluation.rollout import evaluate, open_benchmark, read_results
 from vla.evaluation.video import animation, contact_sheet
-from vla.inference.runner import PolicyRunner, to_images
+from vla.inference.inputs import to_images
+from vla.inference.runner import PolicyRunner
 from vla.models.prompts import ACTION_WORD, robot_prompt
 from vla.policies.checkpoint import load_policy, save_policy
 from vla.training.config import RunConfig

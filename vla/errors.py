@@ -31,8 +31,16 @@ class BadSample(DataError):
     file: str = ""  # the damaged file, for ``quarantine.json``; empty: unknown
 
 
+class ActionError(ValueError):
+    """A policy's actions are not finite, or outside the robot's bounds; they are not executed."""
+
+
 class EnvironmentFailed(ValueError):
     """An environment raised an exception. The message has the task, seed, step and reason."""
+
+
+class ExportMismatch(ValueError):
+    """An exported policy acts differently from the saved one. The message has both."""
 
 
 class FolderLocked(ValueError):

@@ -35,6 +35,8 @@ ImageFit = Literal["stretch", "crop", "pad"]
 # words, and a close location at the end; answer: as VQA v2 does; caption: n-grams; place: bins.
 Metric = Literal["words", "answer", "caption", "place"]
 
+MAX_BOUND = 1e9  # of actions in robot units; float32 has no useful steps above
+
 
 @dataclass(frozen=True)
 class ActionSpace:
@@ -72,6 +74,11 @@ class ActionSpace:
         if both := [n for n in self.integer if n in self.binary]:
             raise ValueError(f"action space: {both} are binary and integer; binary is enough")
         for name, low, high in zip(self.names, self.low, self.high, strict=True):
+            if any(math.isnan(b) or MAX_BOUND < abs(b) < math.inf for b in (low, high)):
+                raise ValueError(
+                    f"action space: the bounds of {name!r} are {low:g} and {high:g}; expected "
+                    f"numbers up to {MAX_BOUND:g}, or infinity for no bound"
+                )
             if name in self.integer and any(math.isfinite(b) and b % 1 for b in (low, high)):
                 raise ValueError(
                     f"action space: the bounds {low:g} and {high:g} of the integer dim {name!r} "
@@ -93,6 +100,14 @@ class ActionSpace:
     def from_dict(cls, data: dict[str, Any]) -> ActionSpace:
         """Inverse of ``to_dict``."""
         return cls(**data)
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What is left of an action chunk at the observation from which the next one is predicted."""
+
+    actions_HA: np.ndarray  # in robot units, from the step of the observation on; H is any length
+    frozen: int  # the first of them, 1 to H, which are executed whatever the next chunk is
 
 
 @dataclass

@@ -83,6 +83,18 @@ class Benchmark(ABC):
         """A new scripted expert for one episode of the task; None if there is none."""
         return None
 
+    def hold_action(self, last: np.ndarray | None) -> np.ndarray:
+        """The action (A,) that keeps the robot still while it waits for its policy.
+
+        Default: the last action, and before the first one 0 within the bounds. A benchmark whose
+        actions are movements overrides it.
+
+        Args:
+            last: the last action; None: the robot has not acted yet.
+        """
+        low, high = np.array(self.action_space.low), np.array(self.action_space.high)
+        return np.clip(np.zeros(len(low)), low, high).astype(np.float32) if last is None else last
+
     def select(self, names: Sequence[str] = (), group: str | None = None) -> list[Task]:
         """Tasks by id or group; "all" is the group of all tasks. By default ``default_tasks``.
 

@@ -13,7 +13,19 @@ from typing import Annotated, NoReturn
 import typer
 
 import vla
-from vla.cli import data, diagnose, evaluate, experiments, inspect, serve, train, zoo
+from vla.cli import (
+    bench,
+    data,
+    diagnose,
+    evaluate,
+    experiments,
+    export,
+    info,
+    inspect,
+    serve,
+    train,
+    zoo,
+)
 from vla.cli.boundary import run
 
 app = typer.Typer(
@@ -36,6 +48,11 @@ _PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "eval-offline": evaluate.evaluate_offline,
         "eval-vqa": evaluate.evaluate_vqa,
         "serve": serve.serve,
+        "bench": bench.bench,
+        "bench-server": serve.bench_server,
+        "info": info.info,
+        "client": info.client,
+        "export": export.export,
         "diagnose": diagnose.diagnose,
     },
     "Components": {"zoo": zoo.zoo},

@@ -10,8 +10,10 @@ import typer
 from vla.cli.options import (
     BenchmarkName,
     BenchmarkOverrides,
+    DelaySteps,
     EnvironmentId,
     ExecutionHorizon,
+    ExecutionMode,
     PackedData,
     Plans,
     Policy,
@@ -23,6 +25,7 @@ from vla.cli.options import (
     VideoFolder,
     benchmark_config,
     decoding_options,
+    execution_options,
 )
 
 
@@ -54,12 +57,26 @@ def evaluate(
     sampling_seed: SamplingSeed = None,
     execution_horizon: ExecutionHorizon = None,
     temporal_ensemble: TemporalEnsemble = None,
+    execution_mode: ExecutionMode = None,
+    delay_steps: DelaySteps = None,
+    latency_ms: Annotated[
+        Optional[float],
+        typer.Option(help="simulated time of a prediction; the environment steps on meanwhile"),
+    ] = None,
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="steps follow the clock at the robot's rate, one environment"),
+    ] = False,
 ) -> None:
     """Success rates in simulation, with 95 % intervals.
+
+    With --latency-ms or --live a robot without an action holds still (a benchmark may say how; the
+    default repeats its last action).
 
     Example: vla eval runs/my_run/policy --episodes 50 --out runs/my_eval size=128
     """
     from vla.evaluation.run import run_eval
+    from vla.inference.realtime import Latency
 
     run_eval(
         policy,
@@ -74,8 +91,8 @@ def evaluate(
         robot,
         compare_to,
         decoding_options(plan, temperature, top_k, sampling_seed),
-        execution_horizon,
-        temporal_ensemble,
+        execution_options(execution_horizon, temporal_ensemble, execution_mode, delay_steps),
+        Latency(latency_ms or 0.0, live) if live or latency_ms is not None else None,
     )
 
 

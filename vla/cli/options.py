@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
@@ -47,6 +47,9 @@ SamplingSeed = Annotated[Optional[int], typer.Option(help="seed of the sampled t
 Robot = Annotated[Optional[str], typer.Option(help="one of the policy's robots, if it has several")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or one GPU: cuda:1")]
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of text")]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="compile the decoding pass first (takes minutes)")
+]
 ExecutionHorizon = Annotated[
     Optional[int],
     typer.Option(
@@ -61,6 +64,19 @@ TemporalEnsemble = Annotated[
         "k = 0 for the oldest (ACT: 0.01); default: as saved with the policy, else off"
     ),
 ]
+ExecutionMode = Annotated[
+    Optional[Literal["synchronous", "asynchronous", "delay_aware"]],
+    typer.Option(
+        help="during a prediction the robot waits, or executes the old chunk; delay_aware drops "
+        "the past steps of the new chunk; default: as saved with the policy, else synchronous"
+    ),
+]
+DelaySteps = Annotated[
+    Optional[int],
+    typer.Option(
+        help="control steps that a prediction takes, for the last two modes; default: measured"
+    ),
+]
 VideoFolder = Annotated[
     Optional[Path], typer.Option(help="folder for results.json, contact sheet and animation")
 ]
@@ -73,6 +89,13 @@ def benchmark_config(name: str | None, env: str | None) -> dict[str, str]:
     if env is not None:
         return {"name": "gym", "id": env}
     return {} if name is None else {"name": name}
+
+
+def execution_options(
+    horizon: int | None, ensemble: float | None, mode: str | None, delay: int | None
+) -> dict[str, Any]:
+    """Options of ``chosen_execution``."""
+    return {"horizon": horizon, "temporal_ensemble": ensemble, "mode": mode, "delay": delay}
 
 
 def decoding_options(

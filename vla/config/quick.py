@@ -93,12 +93,27 @@ def _own(slot: str) -> dict[str, _Source]:
             tree = ast.parse(text) if names else ast.Module([], [])
             slots = dict(_SLOT_OPTION.findall(text))
             classes = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef)}
-            for node in classes.values():
+            own = list(classes.values())
+            for other in _config_files(tree, root):
+                slots |= dict(_SLOT_OPTION.findall(other))
+                inner = ast.parse(other).body
+                classes |= {n.name: n for n in inner if isinstance(n, ast.ClassDef)}
+            for node in own:
                 for call in node.decorator_list:
                     name = call.args[-1] if isinstance(call, ast.Call) and call.args else None
                     if isinstance(name, ast.Constant) and name.value in names:
                         found[str(name.value)] = _Source(_options(node, classes), slots)
     return found
+
+
+def _config_files(tree: ast.Module, root: Path) -> Iterator[str]:
+    """Source texts of the modules ``..._config`` that a component's module imports."""
+    for node in tree.body:
+        module = getattr(node, "module", None) or ""
+        if isinstance(node, ast.ImportFrom) and module.endswith("_config"):
+            path = root.joinpath(*module.split(".")).with_suffix(".py")
+            if path.is_file():
+                yield path.read_text(encoding="utf-8")
 
 
 def _options(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> frozenset[str] | None:

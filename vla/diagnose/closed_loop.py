@@ -123,8 +123,14 @@ class _Reworded:
     def uses_previous_plan(self) -> bool:
         return self.policy.uses_previous_plan()
 
+    def uses_drafts(self) -> bool:
+        return self.policy.uses_drafts()
+
     def samples(self) -> bool:
         return self.policy.samples()
+
+    def uses_known_actions(self) -> bool:
+        return self.policy.uses_known_actions()
 
     def predict(self, images: Any, instructions: Sequence[str], **extra: Any) -> Any:
         return self.policy.predict(images, [self.words(i) for i in instructions], **extra)

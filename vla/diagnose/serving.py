@@ -65,6 +65,7 @@ def preprocessing(
 def server(windows: Windows) -> list[Line]:
     """Actions over the openpi and OpenVLA formats against a direct call of the policy."""
     try:
+        from vla.serve import client as wire
         from vla.serve.protocols import openpi, openvla
         from vla.serve.service import PolicyService
     except ImportError as error:
@@ -72,7 +73,7 @@ def server(windows: Windows) -> list[Line]:
     service, spec = PolicyService(windows.policy), windows.policy.spec
     rows = np.unique(np.linspace(0, len(windows.row_N) - 1, _COMPARED).round().astype(int))
     formats = {
-        "openpi": lambda request: openpi.unpack(openpi.pack(request)),
+        "openpi": lambda request: openpi.unpack(wire.pack(request)),
         "OpenVLA": lambda request: openvla.from_json(_json_numpy(request).encode())[0],
     }
     worst = {}

@@ -17,6 +17,7 @@ from vla.config import build
 from vla.errors import DataError
 from vla.evaluation.environment import check_actions, explained
 from vla.evaluation.statistics import summary
+from vla.inference.realtime import Latency, RealTimeRunner
 from vla.inference.runner import PolicyRunner
 from vla.policies.execution import Execution
 from vla.utils.io import write_json
@@ -163,6 +164,7 @@ def evaluate(
     seed: int = SEED,
     progress: bool = True,
     execution: Execution | None = None,
+    latency: Latency | None = None,
 ) -> tuple[list[EpisodeResult], list[list[np.ndarray]]]:
     """``episodes`` episodes of every task; written to ``out`` as JSON if given.
 
@@ -170,27 +172,36 @@ def evaluate(
         policy: a policy bound to one robot (``BasePolicy.robot``).
         out: path of the JSON file.
         execution: see ``PolicyRunner``.
+        latency: the environment advances while the policy predicts (``RealTimeRunner``), one
+            environment at a time if it is live; None: it waits.
 
     Returns:
         See ``rollouts``.
 
     Raises:
         ValueError: the policy's actions do not fit the benchmark, see ``check_actions``; or the
-            execution does not fit the policy.
+            execution or the latency does not fit the policy.
         EnvironmentFailed: an environment raised an exception.
     """
     check_actions(policy.spec.action_space, benchmark.action_space, benchmark.name)
     # Episode k of every task comes before episode k + 1 of any, so that videos show all tasks.
     seeds = [seed + k for k in range(episodes) for _ in tasks]
     runner, every = PolicyRunner(policy, execution), list(tasks) * episodes
+    actor: PolicyRunner | RealTimeRunner = runner
+    if latency is not None:
+        actor = RealTimeRunner(runner, latency, benchmark.hold_action)
+        num_envs = 1 if latency.live else num_envs
     results, frames = rollouts(
-        runner, benchmark, every, seeds, num_envs, videos, progress, runner.plan
+        actor, benchmark, every, seeds, num_envs, videos, progress, actor.plan
     )
+    if progress and isinstance(actor, RealTimeRunner):
+        print(actor.describe())
     if out is not None:
         rows = [asdict(r) for r in results]
         about = {
             "benchmark": benchmark.name,
             "execution": asdict(runner.execution),
+            "latency": actor.summary() if isinstance(actor, RealTimeRunner) else None,
             "summary": summary(results),
             "episodes": rows,
         }

@@ -14,7 +14,8 @@ from vla.evaluation.report import table_rows
 from vla.evaluation.rollout import evaluate, open_benchmark, read_results
 from vla.evaluation.statistics import mcnemar
 from vla.evaluation.video import save_videos
-from vla.policies.checkpoint import load_policy
+from vla.inference.exported_bound import open_policy
+from vla.inference.realtime import Latency
 from vla.policies.decoding import DecodingOptions, set_decoding
 from vla.policies.execution import chosen_execution
 from vla.utils.tables import print_table
@@ -33,8 +34,8 @@ def run_eval(
     robot: str | None = None,
     compare_to: Path | None = None,
     decoding: DecodingOptions | None = None,
-    execution_horizon: int | None = None,
-    temporal_ensemble: float | None = None,
+    execution: Mapping[str, Any] | None = None,
+    latency: Latency | None = None,
 ) -> None:
     """Closed-loop evaluation with a table; with ``out`` also JSON, contact sheet and animation.
 
@@ -44,16 +45,19 @@ def run_eval(
         tasks, group: task ids, or a group of tasks (neither: the default tasks).
         compare_to: ``results.json`` of another policy on the same episodes (McNemar's test).
         decoding: changes of the policy's plans and sampling.
-        execution_horizon, temporal_ensemble: see ``chosen_execution``.
+        execution: options of ``chosen_execution``.
+        latency: see ``evaluate``.
 
     Raises:
         DataError: no benchmark is named, and the policy's data was not recorded in one.
         ConfigError: the policy cannot decode or execute its chunks in this way.
     """
     theirs = read_results(compare_to) if compare_to else None
-    policy = load_policy(policy_dir).robot(robot)
+    policy = open_policy(policy_dir, robot=robot)
     set_decoding(policy, decoding)
-    execution = chosen_execution(policy.spec, execution_horizon, temporal_ensemble)
+    how = chosen_execution(policy.spec, **(execution or {}))
+    if latency is not None:
+        latency.check(how, policy.spec)
     config = override(dict(benchmark) or policy.spec.benchmark, overrides)
     if "name" not in config:
         raise DataError(
@@ -72,7 +76,8 @@ def run_eval(
         num_envs,
         videos=12 if out else 0,
         seed=seed,
-        execution=execution,
+        execution=how,
+        latency=latency,
     )
     print_table(table_rows({str(policy_dir): results}), f"{simulator.name}, seeds from {seed}")
     console = Console()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import zlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,16 +13,15 @@ import numpy as np
 import torch
 
 from vla.inference.action_queue import ActionQueue
+from vla.inference.inputs import Observation, to_images, to_state
+from vla.models.decoders.drafts import Draft
 from vla.policies.bound import BoundPolicy
 from vla.policies.execution import Execution
-from vla.policies.names import match_cameras
-from vla.policies.observations import camera_image
-from vla.policies.spec import RobotSpec
+from vla.policies.units import finite
+from vla.types import Leftover
 from vla.utils.modes import evaluation_mode
 
-# {"images": {camera: image}, "instruction": str} and, if used, "state": (P,) float; images are
-# brought to the policy's size, see ``camera_image``
-Observation = Mapping[str, Any]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class _Memory:
     instruction: str = ""
     plan: str = ""  # plan of the last policy call; empty if the instruction changed since
     calls: int = 0  # policy calls since the start of the episode
+    left: int = 0  # actions that the client had left at its last request
+    draft: Draft | None = None  # last generated text, for speculative decoding
 
 
 class PolicyRunner:
@@ -42,9 +44,12 @@ class PolicyRunner:
     Before the first frame of an episode the history is filled with that frame. Threads may share
     a runner: policy calls run one at a time.
 
+    ``act`` waits for the policy, so no action is executed during a call: see ``RealTimeRunner``
+    for robots that move on. Clients of ``predict`` say themselves how many actions they have left.
+
     Args:
         policy: a policy bound to one of its robots.
-        execution: execution horizon or temporal ensembling; None: the one saved with the policy.
+        execution: how chunks are executed; None: as saved with the policy.
 
     Raises:
         ConfigError: the execution does not fit the length of the policy's action chunks.
@@ -56,16 +61,27 @@ class PolicyRunner:
         self.queue = ActionQueue(self.spec.action_space, self.spec.horizon, self.execution)
         self._memory: dict[Hashable, _Memory] = {}
         self._uses_previous_plan = policy.uses_previous_plan()
-        self._lock = threading.RLock()  # reentrant: ``act`` calls ``predict``
+        self._uses_drafts = policy.uses_drafts()
+        self._latest = Draft()  # the first draft of new episodes is the last text of any
+        # True if new chunks are conditioned on the actions that are executed meanwhile.
+        self.conditions = self.execution.mode == "delay_aware" and self.execution.condition
+        if self.conditions and not policy.uses_known_actions():
+            self.conditions = False
+            _log.warning(
+                "delay_aware: the action head of this policy does not condition a chunk on the "
+                "actions that are executed meanwhile; chunks are joined as they are"
+            )
+        self._calling = threading.RLock()  # held during policy calls; ``act`` calls ``predict``
+        self._lock = threading.RLock()  # of the state; taken inside ``_calling``, never around it
 
     def reset(self, key: Hashable) -> None:
         """Start a new episode: drop the history, the queued actions and the previous plan."""
-        with self._lock:
+        with self._calling, self._lock:
             self._memory.pop(key, None)
             self.queue.reset(key)
 
     def plan(self, key: Hashable) -> str:
-        """The plan of the action that is executed; empty: the policy acted without a plan."""
+        """The plan of the last policy call; empty: the policy acted without a plan."""
         with self._lock:
             return self._memory.get(key, _Memory()).plan
 
@@ -75,7 +91,7 @@ class PolicyRunner:
         Raises:
             ValueError: an observation lacks a camera or the state that the policy uses.
         """
-        with self._lock:
+        with self._calling:
             rows = dict(zip(keys, observations, strict=True))
             calls = [key for key in keys if self.queue.needs_chunk(key)]
             queued = {key: self._extended(key, rows[key]) for key in keys if key not in calls}
@@ -83,11 +99,12 @@ class PolicyRunner:
                 chunks, _ = self.predict(calls, [rows[key] for key in calls])
                 for key, chunk in zip(calls, chunks, strict=True):
                     self.queue.push(key, chunk)
-            self._memory |= queued
+            with self._lock:
+                self._memory |= queued
             return np.stack([self.queue.pop(key) for key in keys])
 
     def actions_to_execute(self, key: Hashable, chunk: np.ndarray) -> np.ndarray:
-        """The actions (N, A) that a client executes before its next request.
+        """The actions (N, A) that a client executes next, after those that it had left.
 
         N is the execution horizon. With temporal ensembling it is 1, and every request is one
         control step of the client.
@@ -97,47 +114,105 @@ class PolicyRunner:
             chunk: (H, A), predicted for this request.
 
         Raises:
-            ValueError: temporal ensembling without a key.
+            ValueError: temporal ensembling or the mode delay_aware without a key.
         """
-        if self.execution.temporal_ensemble is None:
+        drops = self.execution.mode == "delay_aware"
+        if self.execution.temporal_ensemble is None and not drops:
             return chunk[: self.queue.execution_horizon]
         if key is None:
-            raise ValueError("temporal ensembling needs a client whose predictions are kept")
+            raise ValueError("this execution needs a client whose predictions are kept")
         with self._lock:
-            self.queue.push(key, chunk)
-            return self.queue.pop(key)[None]
+            self.queue.push(key, chunk, self._memory[key].left if drops else 0)
+            return self.queue.rest(key) if drops else self.queue.pop(key)[None]
 
     def predict(
         self, keys: Sequence[Hashable], observations: Sequence[Observation]
     ) -> tuple[np.ndarray, list[str]]:
         """One policy call for every key: chunks (B, H, A) in robot units and the plans (B texts).
 
-        Chunks are whole, and the action queue is not used. State is updated only if the call
-        succeeds.
+        Chunks are whole. State is updated only if the call succeeds.
 
         Args:
             keys: None stands for a client without history: nothing is kept for it.
+            observations: with the mode delay_aware, ``left`` of an observation is the number of
+                actions that the client executes during this call. It is at most the number that it
+                has; default: ``execution.delay``, or 0 if that is measured.
 
         Raises:
             ValueError: as ``act``.
         """
-        with self._lock:
-            memory = [self._extended(k, o) for k, o in zip(keys, observations, strict=True)]
-            optional: dict[str, Any] = {}
-            if self.spec.state_dim:
-                optional["state_BTP"] = torch.stack([torch.cat(m.states) for m in memory])
-            if self._uses_previous_plan:
-                optional["previous_plans"] = [m.plan for m in memory]
-            if self.policy.samples():
-                optional["row_seeds"] = [_row_seed(m) for m in memory]
-            images_BVTCHW = torch.stack([torch.cat(m.images, 1) for m in memory])
-            instructions = [m.instruction for m in memory]
-            with evaluation_mode(getattr(self.policy, "policy", None)):
-                chunks, plans = self.policy.predict(images_BVTCHW, instructions, **optional)
-            for key, extended, plan in zip(keys, memory, plans, strict=True):
-                if key is not None:
-                    self._memory[key] = replace(extended, plan=plan, calls=extended.calls + 1)
+        with self._calling:
+            with self._lock:
+                pairs = zip(keys, observations, strict=True)
+                memory = [self._with_left(k, o, self._extended(k, o)) for k, o in pairs]
+                leftovers = [
+                    self.queue.leftover(k, m.left) for k, m in zip(keys, memory, strict=True)
+                ]
+            chunks, plans = self._call(memory, leftovers)
+            with self._lock:
+                for key, extended, plan in zip(keys, memory, plans, strict=True):
+                    if key is not None:
+                        self._memory[key] = replace(extended, plan=plan, calls=extended.calls + 1)
             return chunks, plans
+
+    def observe(self, keys: Sequence[Hashable], observations: Sequence[Observation]) -> None:
+        """Append observations to the history without a policy call.
+
+        Raises:
+            ActionError: the policy's actions are not finite.
+            ValueError: as ``act``.
+        """
+        with self._lock:
+            pairs = zip(keys, observations, strict=True)
+            self._memory |= {key: self._extended(key, o) for key, o in pairs}
+
+    def predict_observed(
+        self, keys: Sequence[Hashable], leftovers: Sequence[Leftover | None]
+    ) -> tuple[np.ndarray, list[str]]:
+        """As ``predict``, for the last ``observe`` of every key. It may be called meanwhile.
+
+        Args:
+            leftovers: see ``BasePolicy.predict``.
+        """
+        with self._calling:
+            with self._lock:
+                memory = [self._memory[key] for key in keys]
+            chunks, plans = self._call(memory, leftovers)
+            with self._lock:
+                for key, seen, plan in zip(keys, memory, plans, strict=True):
+                    now = self._memory[key]
+                    plan = plan if now.instruction == seen.instruction else ""
+                    self._memory[key] = replace(now, plan=plan, calls=now.calls + 1)
+            return chunks, plans
+
+    def _call(
+        self, memory: Sequence[_Memory], leftovers: Sequence[Leftover | None]
+    ) -> tuple[np.ndarray, list[str]]:
+        """One policy call; ActionError if an action is not finite."""
+        optional: dict[str, Any] = {}
+        if self.spec.state_dim:
+            optional["state_BTP"] = torch.stack([torch.cat(m.states) for m in memory])
+        if self._uses_previous_plan:
+            optional["previous_plans"] = [m.plan for m in memory]
+        if self.policy.samples():
+            optional["row_seeds"] = [_row_seed(m) for m in memory]
+        if self._uses_drafts:
+            optional["drafts"] = drafts = [m.draft or Draft() for m in memory]
+            self._latest = drafts[-1]
+        if self.conditions and any(leftovers):
+            optional["leftovers"] = leftovers
+        images_BVTCHW = torch.stack([torch.cat(m.images, 1) for m in memory])
+        instructions = [m.instruction for m in memory]
+        with evaluation_mode(getattr(self.policy, "policy", None)):
+            chunks, plans = self.policy.predict(images_BVTCHW, instructions, **optional)
+        return finite(self.spec, chunks), plans
+
+    def _with_left(self, key: Hashable, observation: Observation, memory: _Memory) -> _Memory:
+        """The memory with the actions that the client executes during this call."""
+        if self.execution.mode != "delay_aware":
+            return memory
+        left = int(observation.get("left", self.execution.delay or 0))
+        return replace(memory, left=max(0, min(left, self.queue.left(key))))
 
     def _extended(self, key: Hashable, observation: Observation) -> _Memory:
         """The memory of ``key`` with this observation appended; nothing is stored."""
@@ -151,7 +226,10 @@ class PolicyRunner:
         instruction = str(observation["instruction"])
         # a plan belongs to the instruction that it was made for
         plan = last.plan if last.instruction == instruction else ""
-        return _Memory(images, states, instruction, plan, last.calls)
+        draft = last.draft or Draft(
+            self.queue.execution_horizon, self._latest.before, self._latest.symbols
+        )
+        return _Memory(images, states, instruction, plan, last.calls, draft=draft)
 
 
 def _row_seed(memory: _Memory) -> int:
@@ -163,37 +241,3 @@ def _row_seed(memory: _Memory) -> int:
     for tensor in (*memory.images[-1:], *memory.states[-1:]):
         seed = zlib.crc32(tensor.contiguous().numpy().tobytes(), seed)
     return seed
-
-
-def to_images(observation: Observation, spec: RobotSpec) -> torch.Tensor:
-    """An observation's images as (V, 1, 3, H, W) uint8 in the policy's camera order and size.
-
-    A policy without cameras gets (0, 1, 3, 0, 0), whatever images the observation has.
-
-    Raises:
-        ValueError: a camera of the policy has no image of its name, or an image is invalid.
-    """
-    if not spec.cameras:
-        return torch.zeros((0, 1, 3, 0, 0), dtype=torch.uint8)
-    images = observation["images"]
-    names = match_cameras(spec.cameras, list(images), {}, "rename one of them")
-    views = [camera_image(images[names[c]], c, spec) for c in spec.cameras]
-    if len({view.shape for view in views}) > 1:
-        sizes = ", ".join(f"{c} {v.shape}" for c, v in zip(spec.cameras, views, strict=True))
-        raise ValueError(f"the images of one observation must have one size; got {sizes}")
-    array = np.stack(views) if views else np.zeros((0, *spec.image_size, 3), np.uint8)
-    return torch.from_numpy(array).permute(0, 3, 1, 2)[:, None]
-
-
-def to_state(observation: Observation, width: int) -> torch.Tensor:
-    """An observation's measured state as (1, width) float32.
-
-    Raises:
-        ValueError: the observation has no state, or one of another width.
-    """
-    shape = np.shape(observation["state"]) if "state" in observation else ()
-    if shape != (width,):
-        raise ValueError(
-            f"the policy needs a state of {width} numbers; the observation has {shape or 'none'}"
-        )
-    return torch.from_numpy(np.asarray(observation["state"])).float()[None]

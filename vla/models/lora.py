@@ -85,6 +85,28 @@ def merged_adapters(model: nn.Module) -> Iterator[int]:
             weight.data = copy
 
 
+def merge_adapters(model: nn.Module) -> int:
+    """Make adapters part of the weights for good; the number of layers that had adapters.
+
+    Raises:
+        ValueError: the weights of a layer are quantised, or a merged weight is not finite.
+    """
+    import peft.tuners.tuners_utils as tuners
+
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, tuners.BaseTunerLayer)}
+    for name, layer in layers.items():
+        weight = layer.get_base_layer().weight
+        if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
+            raise ValueError(
+                f"{name}: adapters cannot be merged into {type(weight).__name__} weights without "
+                "an error; save the policy first, which converts them to full precision"
+            )
+        layer.merge(safe_merge=True)
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, layer.get_base_layer())
+    return len(layers)
+
+
 def linear_names(model: nn.Module) -> list[str]:
     """Full names of the linear layers (and GPT-2's Conv1D) that adapters can change.
 

@@ -105,7 +105,7 @@ def load_pretrained(name: str, load: Callable[[], T]) -> T:
             ) from error
     random_state = torch.get_rng_state()
     try:
-        with _offline():
+        with offline():
             return load()
     except (OSError, ValueError, RuntimeError) as error:
         torch.set_rng_state(random_state)  # initial weights do not depend on the cache
@@ -126,8 +126,8 @@ def load_pretrained(name: str, load: Callable[[], T]) -> T:
 
 
 @contextmanager
-def _offline() -> Iterator[None]:
-    """The hub's client uses its cache only."""
+def offline() -> Iterator[None]:
+    """A context in which the hub's client uses its cache only."""
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
     try:

@@ -13,13 +13,14 @@ import torch
 from torch import nn
 
 from vla.models.actions.normalise import Mode, Normaliser
+from vla.models.decoders.drafts import Draft
 from vla.models.decoders.text import TextLoss
 from vla.models.heads.base import HeadLoss, Prediction
 from vla.policies.bound import BoundPolicy
 from vla.policies.observations import observation_batch
 from vla.policies.spec import RobotSpec, only, pick
-from vla.policies.units import make_normaliser, to_legal_actions
-from vla.types import Batch, RobotBatch
+from vla.policies.units import finite, make_normaliser, to_legal_actions
+from vla.types import Batch, Leftover, RobotBatch
 from vla.utils.metrics import MetricMeans
 from vla.utils.modes import evaluation_mode
 
@@ -82,8 +83,6 @@ class BasePolicy(lightning.LightningModule, ABC):
         """
         return BoundPolicy(self, pick(self.specs, name))
 
-    # -- implemented by each policy ---------------------------------------------------------------
-
     @property
     @abstractmethod
     def text_processor(self) -> Any:
@@ -97,11 +96,17 @@ class BasePolicy(lightning.LightningModule, ABC):
         """True if ``predict`` draws random tokens and uses ``row_seeds``."""
         return False
 
+    def uses_drafts(self, robot: str | None = None) -> bool:
+        """True if ``predict`` generates text faster with ``drafts``."""
+        return False
+
+    def uses_known_actions(self, robot: str | None = None) -> bool:
+        """True if ``predict`` uses ``leftovers``."""
+        return False
+
     @abstractmethod
     def losses(self, batch: Batch) -> Losses:
         """Losses of the rows of every robot and of the web rows."""
-
-    # -- acting -----------------------------------------------------------------------------------
 
     def act(
         self,
@@ -114,8 +119,7 @@ class BasePolicy(lightning.LightningModule, ABC):
 
         Args:
             images: an (H, W, 3) uint8 numpy array or torch tensor for a policy with one camera; or
-                a dict from camera to such images; or a list of either. Images of another size than
-                the training images are resized.
+                a dict from camera to such images; or a list of either. They may have any size.
             instruction: one text, or a list with one text for each observation.
             state: (P,) measured state in robot units, or (B, P) for a list.
             robot: may be None if the policy has only one.
@@ -126,9 +130,8 @@ class BasePolicy(lightning.LightningModule, ABC):
         name = pick(self.specs, robot)
         batch = observation_batch(self.specs[name], images, instruction, state)
         with evaluation_mode(self):
-            actions, _ = self.predict(
-                batch.images_BVTCHW, batch.instructions, name, batch.state_BTP
-            )
+            inputs = batch.images_BVTCHW, batch.instructions, name, batch.state_BTP
+            actions = self.predict(*inputs)[0]
         return actions[0] if batch.single else actions
 
     @abstractmethod
@@ -140,19 +143,22 @@ class BasePolicy(lightning.LightningModule, ABC):
         state_BTP: torch.Tensor | None = None,
         previous_plans: Sequence[str] = (),
         row_seeds: Sequence[int] = (),
+        drafts: Sequence[Draft] = (),
+        leftovers: Sequence[Leftover | None] = (),
     ) -> tuple[np.ndarray, list[str]]:
-        """Actions (B, H, A) float32 in robot units, within the bounds, and a plan for each row.
+        """Actions (B, H, A) float32 in robot units, within the bounds, and each row's plan or "".
 
-        Binary dimensions are at one of their bounds. Plans are empty for heads without plans.
+        Binary dimensions are at one of their bounds.
 
         Args:
             images_BVTCHW: uint8 in the camera order and image size of the spec.
             instructions: one for each row.
             robot: may be None if the policy has only one.
             state_BTP: measured state in robot units; needed if the spec has a ``state_dim``.
-            previous_plans: plan of the step before in each row (empty: none), see
-                ``uses_previous_plan``.
+            previous_plans: each row's last plan (empty: none), see ``uses_previous_plan``.
             row_seeds: one seed for each row (default: the row's number), see ``samples``.
+            drafts: last text of each row, see ``uses_drafts``; replaced by the new one.
+            leftovers: rest of each row's last chunk, or None, see ``uses_known_actions``.
 
         Raises:
             ValueError: an unknown robot, or actions that are relative to a state that is missing.
@@ -161,13 +167,11 @@ class BasePolicy(lightning.LightningModule, ABC):
     def to_robot_units(
         self, prediction: Prediction, robot: str, state_BTP: torch.Tensor | None = None
     ) -> tuple[np.ndarray, list[str]]:
-        """What ``predict`` returns, from actions in [-1, 1]; ``state_BTP`` as for ``predict``."""
-        normalized_BHA = prediction.normalized_actions_BHA.float().to(self.device)
-        actions = self.normaliser(robot).inverse(normalized_BHA).cpu().numpy()
+        """What ``predict`` returns, from actions in [-1, 1]; ActionError if one is not finite."""
+        normalized = finite(self.specs[robot], prediction.normalized_actions_BHA).to(self.device)
+        actions = self.normaliser(robot).inverse(normalized.float()).cpu().numpy()
         actions = to_legal_actions(self.specs[robot], actions, state_BTP)
         return actions, prediction.plans or [""] * len(actions)
-
-    # -- training ---------------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> BasePolicy:
         """Set the training mode; parts without trainable weights stay in evaluation mode.
@@ -221,8 +225,7 @@ class BasePolicy(lightning.LightningModule, ABC):
         predicted_KHA = self.normaliser(part.robot).inverse(out.normalized_actions_KHA)
         errors = (predicted_KHA - part.actions_KHA).abs().unbind(-1)
         prefix = "" if len(self.specs) == 1 else f"{part.robot}/"
-        names = self.specs[part.robot].action_space.names
-        for name, error_KH in zip(names, errors, strict=True):
+        for name, error_KH in zip(self.specs[part.robot].action_space.names, errors, strict=True):
             self.metrics.update(f"{stage}/l1/{prefix}{name}", error_KH, part.mask_KH)
 
     def _add_by_source(

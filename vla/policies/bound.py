@@ -38,6 +38,14 @@ class BoundPolicy:
         """See ``BasePolicy.samples``."""
         return self.policy.samples(self.robot)
 
+    def uses_drafts(self) -> bool:
+        """See ``BasePolicy.uses_drafts``."""
+        return self.policy.uses_drafts(self.robot)
+
+    def uses_known_actions(self) -> bool:
+        """See ``BasePolicy.uses_known_actions``."""
+        return self.policy.uses_known_actions(self.robot)
+
     @property
     def predict(self) -> Callable[..., tuple[np.ndarray, list[str]]]:
         """See ``BasePolicy.predict``; give all arguments after the instructions by name."""

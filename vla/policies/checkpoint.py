@@ -14,10 +14,12 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from vla.config import build, plain, read_yaml
+from vla.config import build, plain
 from vla.errors import DataError
 from vla.models.decoders.tokenizer import load_tokenizer
+from vla.models.pretrained import offline
 from vla.policies.spec import RobotSpec
+from vla.policies.untrusted import MemoryLimit, read_saved_config
 from vla.utils.device import resolve
 from vla.utils.io import read_json, sync_folder, sync_tree, write_json
 
@@ -133,28 +135,37 @@ def find_policy(directory: str | Path) -> Path:
 
 
 def load_policy(directory: str | Path, device: str = "auto") -> Any:
-    """The saved policy in evaluation mode.
+    """The saved policy in evaluation mode; no code of the folder runs, and nothing is downloaded.
 
     Args:
         directory: folder of the policy.
         device: ``auto`` takes a GPU if there is one.
 
     Raises:
-        DataError: a file is missing or damaged, or the weights do not fit the configuration.
+        DataError: a file is missing or damaged, the weights do not fit the configuration or are not
+            finite, or the configuration names something to load.
         ValueError: an unknown device.
     """
     directory, device = find_policy(directory), resolve(device)
-    config, specs = read_yaml(directory / "policy.yaml"), read_robot_specs(directory)
+    config, specs = read_saved_config(directory / "policy.yaml"), read_robot_specs(directory)
     folder = directory / "tokenizer"
-    policy = build(
-        "policy",
-        config,
-        f"{directory / 'policy.yaml'}: policy",
-        specs=specs,
-        tokenizer=_read_tokenizer(folder),
-        folder=folder,
-        pretrained=False,
-    )
+    with offline():
+        tokenizer = _read_tokenizer(folder)
+        try:
+            with MemoryLimit(directory / "model.safetensors"):
+                policy = build(
+                    "policy",
+                    config,
+                    f"{directory / 'policy.yaml'}: policy",
+                    specs=specs,
+                    tokenizer=tokenizer,
+                    folder=folder,
+                    pretrained=False,
+                )
+        except MemoryError as error:
+            raise DataError(
+                f"{directory / 'policy.yaml'}: {error}; save or copy the policy again"
+            ) from error
     _load_weights(policy, read_weights(directory), directory)
     return policy.to(device).eval()
 
@@ -189,6 +200,11 @@ def read_robot_specs(directory: Path) -> dict[str, RobotSpec]:
 
 def _load_weights(policy: Any, weights: dict[str, torch.Tensor], directory: Path) -> None:
     """Copy the weights into the policy; DataError unless they fit exactly."""
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise DataError(
+                f"{directory}: the weight {name} is not finite; save or copy the policy again"
+            )
     missing, unexpected = policy.load_state_dict(weights, strict=False)
     state = policy.state_dict()
     present = {t.data_ptr() for n, t in state.items() if n in weights}

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from vla.config import read_yaml, registered
+from vla.config import registered
 from vla.errors import DataError
 from vla.models.heads.token import TokenHead
 from vla.models.lora import plain_name
 from vla.policies.checkpoint import find_policy, read_robot_specs, read_weights
 from vla.policies.spec import RobotSpec
+from vla.policies.untrusted import read_saved_config
 
 Weights = dict[str, torch.Tensor]
 _OF_ROBOTS = ("heads.", "views_VTD.", "states.")  # every robot has its own
@@ -59,7 +60,7 @@ def with_saved_token_ids(config: dict[str, Any], directory: str | Path) -> dict[
         DataError: there is no saved policy.
     """
     head = config.get("head") or {}
-    saved = read_yaml(find_policy(directory) / "policy.yaml").get("head") or {}
+    saved = read_saved_config(find_policy(directory) / "policy.yaml").get("head") or {}
     alike = all(head.get(k) == saved.get(k) for k in ("name", "codec", "token_assignment"))
     if not alike or head.get("ids") or not saved.get("ids"):
         return config
@@ -121,7 +122,9 @@ class _SavedRobots:
     def __init__(self, weights: Weights, directory: Path) -> None:
         self.weights = weights
         self.specs = dict(sorted(read_robot_specs(directory).items()))
-        self.head: Mapping[str, Any] = read_yaml(directory / "policy.yaml").get("head") or {}
+        self.head: Mapping[str, Any] = (
+            read_saved_config(directory / "policy.yaml").get("head") or {}
+        )
 
     def parts(self, policy: Any, robot: str) -> Iterator[tuple[str, Weights, str]]:
         """(part, its weights by their new names, why it is not kept) for one robot."""

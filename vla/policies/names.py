@@ -11,6 +11,7 @@ import numpy as np
 from vla.utils.notes import note
 
 MAX_DEPTH = 16  # levels of nested mappings
+MAX_STATE = 4096  # numbers of one state field
 # Words that say "this is a camera image", not which camera it is.
 _DECORATION = {"image", "images", "img", "rgb", "color", "colour", "cam", "camera", "0"}
 
@@ -88,7 +89,7 @@ def match_cameras(
         name = find_name(wanted, given)
         if name is None and camera not in names and len(cameras) == len(given) == 1:
             name = given[0]
-            note(f"camera {camera!r} of the policy gets the only image, {name!r}")
+            note(f"camera {camera!r} of the policy gets the only image, {name[:100]!r}")
         if name is None or name in found.values():
             ours, theirs = ", ".join(cameras), ", ".join(given) or "none"
             text = repr(camera) if wanted == camera else f"{camera!r} (mapped to {wanted!r})"
@@ -129,9 +130,15 @@ def joined_state(
             raise ValueError(
                 f"no {name!r} for the state; {where} has {', '.join(fields) or 'nothing'}; {how}"
             )
+        value = fields[key]
+        count = value.size if isinstance(value, np.ndarray) else 1
+        items = value if isinstance(value, list) else [value]
+        if count > MAX_STATE or any(isinstance(item, str | bytes) for item in items):
+            raise ValueError(f"the state must be numbers, at most {MAX_STATE}; {key!r} is not")
         try:
-            parts.append(np.asarray(fields[key], np.float32).reshape(-1))
-        except (TypeError, ValueError) as error:
+            with np.errstate(over="ignore"):  # infinity is refused below
+                parts.append(np.asarray(value, np.float32).reshape(-1))
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"the state must be numbers; {key!r} is not ({error})") from error
     state: np.ndarray = np.concatenate(parts)
     if not np.isfinite(state).all():

@@ -15,13 +15,14 @@ from vla.config import Slot, build, register
 from vla.models.actions.bins import UniformBins
 from vla.models.actions.normalise import Mode
 from vla.models.connectors.token_learner import TokenLearner
+from vla.models.decoders.drafts import Draft
 from vla.models.heads.base import HeadLoss, Prediction
 from vla.models.heads.queries import valid_items
 from vla.models.vision.film_efficientnet import FilmEfficientNet
 from vla.policies.base import BasePolicy, Losses
 from vla.policies.spec import RobotSpec, pick
 from vla.policies.units import normalized_targets
-from vla.types import Batch
+from vla.types import Batch, Leftover
 
 
 @dataclass(frozen=True)
@@ -176,9 +177,11 @@ class RT1Policy(BasePolicy):
         state_BTP: torch.Tensor | None = None,
         previous_plans: Sequence[str] = (),
         row_seeds: Sequence[int] = (),
+        drafts: Sequence[Draft] = (),
+        leftovers: Sequence[Leftover | None] = (),
     ) -> tuple[np.ndarray, list[str]]:
-        """See ``BasePolicy``; RT-1 uses no state, plans or seeds."""
+        """See ``BasePolicy``; RT-1 uses no state, plans, seeds or leftovers."""
         name = pick(self.specs, robot)
         rows = torch.arange(len(instructions), device=self.device)
-        best = self.logits(images_BVTCHW.to(self.device), rows, list(instructions)).argmax(-1)
-        return self.to_robot_units(Prediction(self.codec.value(best)), name)
+        logits = self.logits(images_BVTCHW.to(self.device), rows, list(instructions))
+        return self.to_robot_units(Prediction(self.codec.most_likely(logits)), name)

@@ -16,6 +16,15 @@ from vla.types import ActionSpace, ImageFit
 # Columns of ``vla.data.statistics.column_statistics``.
 _COLUMNS = {"min", "q01", "q99", "max", "mean", "std", "quantiles"}
 MAX_SIDE = 4096  # pixels of the longer side of an image
+MAX_OBSERVATION = 2**30  # bytes of the images of one observation, all cameras and frames
+MAX_RATE = 1e5  # Hz
+_SIZES = {  # field -> smallest and largest number
+    "history": (1, 256),
+    "horizon": (1, 4096),
+    "state_dim": (0, 65536),
+    "cameras": (0, 64),
+    "action_space": (1, 4096),
+}
 
 
 @dataclass
@@ -92,16 +101,31 @@ class RobotSpec:
         """Fields whose values do not fit together, with the reason."""
         if len(set(self.cameras)) < len(self.cameras):
             yield "cameras", f"the names {', '.join(self.cameras)} are not unique"
-        for name in ("history", "horizon"):
-            if getattr(self, name) < 1:
-                yield name, f"expected at least 1, got {getattr(self, name)}"
+        sizes = {
+            "history": self.history,
+            "horizon": self.horizon,
+            "state_dim": self.state_dim,
+            "cameras": len(self.cameras),
+            "action_space": self.action_space.dim,
+        }
+        for name, value in sizes.items():
+            low, high = _SIZES[name]
+            if value < low:
+                yield name, f"expected at least {low}, got {value}"
+            if value > high:
+                yield name, f"expected at most {high}, got {value}"
         if min(self.image_size) < 0 or max(self.image_size) > MAX_SIDE:
             yield "image_size", f"expected 0 to {MAX_SIDE} px, got {list(self.image_size)}"
+        observation = 3 * math.prod(self.image_size) * self.history * len(self.cameras)
+        if observation > MAX_OBSERVATION:
+            problem = f"the images of one observation have {observation} bytes"
+            yield "image_size", f"{problem}, expected at most {MAX_OBSERVATION}"
+        if not 0 < self.action_space.rate_hz <= MAX_RATE:
+            rate = self.action_space.rate_hz
+            yield "action_space.rate_hz", f"expected up to {MAX_RATE:g} Hz, got {rate:g}"
         if self.horizon >= 1:
             for option, problem in self.execution.problems(self.horizon):
                 yield f"execution.{option}", problem
-        if self.state_dim < 0:
-            yield "state_dim", f"expected at least 0, got {self.state_dim}"
         dim = self.action_space.dim
         if len(self.relative) not in (0, dim):
             yield "relative", f"expected {dim} numbers, one per action, got {len(self.relative)}"

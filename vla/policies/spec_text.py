@@ -46,7 +46,9 @@ def _execution(spec: Any) -> str:
     weight = spec.execution.temporal_ensemble
     if weight is not None:
         return f"temporal ensembling, weights exp(-{weight:g} k), k = 0 for the oldest chunk"
-    return f"{spec.execution.horizon} of {_count(spec.horizon, 'step')} of a chunk"
+    steps = spec.execution.steps_per_call(spec.horizon)
+    text = f"{steps} of {_count(spec.horizon, 'step')} of a chunk"
+    return f"{text}, {spec.execution.mode}" if spec.execution.overlaps else text
 
 
 def _action_rows(spec: Any) -> list[str]:

@@ -4,54 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from vla.config import Slot, build, register
+from vla.config import build, register
 from vla.errors import ConfigError
-from vla.models.actions.normalise import Mode
 from vla.models.decoders.base import Prefix
+from vla.models.decoders.drafts import Draft
 from vla.models.decoders.generation import generate_text
 from vla.models.decoders.sampling import GREEDY
-from vla.models.decoders.text import continuation, text_loss
-from vla.models.prompts import question_prompt, web_prompts
+from vla.models.prompts import question_prompt
 from vla.models.state_encoder import StateEncoder
 from vla.policies.base import BasePolicy, Losses
 from vla.policies.slots import check_slots, has_cameras
 from vla.policies.spec import RobotSpec, pick
-from vla.policies.units import normalized_targets
-from vla.types import Batch
-
-
-@dataclass(frozen=True)
-class VLAPolicyConfig:
-    """The section ``policy:`` of a run, for ``name: vla``."""
-
-    # Language model, or a whole vision-language model.
-    decoder: Annotated[dict[str, Any], Slot("decoder")]
-    # Action head; each robot gets its own, of the size of its action space.
-    head: Annotated[dict[str, Any], Slot("head")]
-    # Vision encoder; none if the decoder is a whole vision-language model. Robots without cameras
-    # do not use it.
-    vision: Annotated[dict[str, Any], Slot("vision")] | None = None
-    # Module from image tokens to token embeddings; none as above.
-    connector: Annotated[dict[str, Any], Slot("connector")] | None = None
-    # What becomes [-1, 1]: bounds of the action space, quantiles q01 to q99 or min_max of the data,
-    # z_score (mean +- 3 standard deviations), or identity.
-    normalise: Mode = "bounds"
-    # Another mapping for some action dimensions, by name.
-    normalise_dims: dict[str, Mode] | None = None
-    # Weight of the mean web loss in the training loss.
-    web_weight: float = 1.0
-    # Weight of the mean robot loss in the training loss.
-    robot_weight: float = 1.0
-    # Give the decoder the measured robot state as one more token.
-    state: bool = False
+from vla.policies.units import known_actions, normalized_targets
+from vla.policies.vla_config import VLAPolicyConfig
+from vla.policies.web import web_loss
+from vla.types import Batch, Leftover
 
 
 @register("policy", "vla")
@@ -158,8 +133,6 @@ class VLAPolicy(BasePolicy):
         """See ``BasePolicy``."""
         return getattr(self.decoder, "processor", None) or self.decoder.tokenizer
 
-    # -- forward ----------------------------------------------------------------------------------
-
     def prefix(
         self,
         images_BVTCHW: torch.Tensor,
@@ -206,12 +179,7 @@ class VLAPolicy(BasePolicy):
             prefix = self.prefix(part.images_BVTCHW, part.robot, part.state_BTP)
             out.robots.append(self.head(part.robot).loss(self.decoder, prefix, part, targets_KHA))
         if batch.web is not None:
-            tok = self.decoder.tokenizer
-            prompts = web_prompts(batch.web.questions, batch.web.turns)
-            answers = [[*continuation(tok, f" {a}"), tok.eos_token_id] for a in batch.web.answers]
-            prefix = self.prefix(batch.web.images_BCHW[:, None, None])
-            rows_K, attend_K = batch.web.image_index_K, batch.web.attend_image_K
-            out.web = text_loss(self.decoder, prefix, rows_K, prompts, answers, attend_K)
+            out.web = web_loss(self, batch.web)
         return out
 
     def uses_previous_plan(self, robot: str | None = None) -> bool:
@@ -222,6 +190,14 @@ class VLAPolicy(BasePolicy):
         """See ``BasePolicy``."""
         return getattr(self.head(robot), "sampling", GREEDY).temperature > 0
 
+    def uses_drafts(self, robot: str | None = None) -> bool:
+        """See ``BasePolicy``."""
+        return self.decoder.takes_drafts and hasattr(self.head(robot), "plan_format")
+
+    def uses_known_actions(self, robot: str | None = None) -> bool:
+        """See ``BasePolicy``."""
+        return getattr(self.head(robot), "uses_known_actions", False)
+
     @torch.no_grad()
     def predict(
         self,
@@ -231,13 +207,19 @@ class VLAPolicy(BasePolicy):
         state_BTP: torch.Tensor | None = None,
         previous_plans: Sequence[str] = (),
         row_seeds: Sequence[int] = (),
+        drafts: Sequence[Draft] = (),
+        leftovers: Sequence[Leftover | None] = (),
     ) -> tuple[np.ndarray, list[str]]:
         """See ``BasePolicy``."""
         name = pick(self.specs, robot)
         optional: dict[str, Any] = {"row_seeds": row_seeds} if self.samples(name) else {}
         if self.uses_previous_plan(name):
             optional["previous_plans"] = previous_plans
-        prefix = self.prefix(images_BVTCHW.to(self.device), name, state_BTP)
+        if self.uses_drafts(name):
+            optional["drafts"] = drafts
+        if any(leftovers):
+            optional["known"] = known_actions(self, name, leftovers, state_BTP)
+        prefix = self.prefix(images_BVTCHW.to(self.device), name, state_BTP).checked()
         made = self.head(name).predict(self.decoder, prefix, list(instructions), **optional)
         return self.to_robot_units(made, name, state_BTP)
 

@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 from starlette.types import ASGIApp, Message
 
-from vla.inference.runner import Observation, PolicyRunner
+from vla.inference.inputs import Observation
+from vla.inference.runner import PolicyRunner
 from vla.policies.bound import BoundPolicy
 from vla.policies.execution import Execution
-from vla.serve.protocols.openpi import pack, unpack
+from vla.serve.access import KEY
+from vla.serve.client import pack
+from vla.serve.protocols.openpi import unpack
 from vla.serve.protocols.openvla import from_json, to_json
-from vla.serve.server import KEY, all_protocols, make_app
+from vla.serve.server import all_protocols, make_app
 from vla.serve.service import PolicyService
 
 
@@ -54,8 +57,8 @@ def _scope(kind: str, path: str) -> dict[str, Any]:
         "type": kind,
         "path": path,
         "method": "POST",
-        "query_string": b"",
-        "headers": [(b"authorization", key)],
+        "query_string": b"chunk=true",
+        "headers": [(b"host", b"localhost"), (b"authorization", key)],
         "subprotocols": [],
     }
 

@@ -2,81 +2,58 @@
 
 from __future__ import annotations
 
-import hmac
+import asyncio
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from vla.config import build, registered
-from vla.policies.checkpoint import load_policy
+from vla.inference.engine import speed_up
+from vla.inference.exported_bound import open_policy
 from vla.policies.decoding import DecodingOptions, set_decoding
 from vla.policies.execution import chosen_execution
+from vla.serve.access import PUBLIC, Access, check_reach
+from vla.serve.batching import Batching
+from vla.serve.errors import ActionRefused, Busy, RequestError, TooLarge, TooSlow
+from vla.serve.guard import Guard
+from vla.serve.limits import Budget, Limits
 from vla.serve.protocols.base import Protocol
-from vla.serve.service import PolicyService, RequestError
+from vla.serve.protocols.gr00t import GrootServer
+from vla.serve.service import PolicyService
+from vla.serve.sessions import Sessions
+from vla.serve.transport import LimitedServer
 
-KEY = "VLA_API_KEY"  # if set, clients must send the header "Authorization: Api-Key <its value>"
-MAX_BYTES = 64 * 2**20  # of one message or request body
-PUBLIC = ("/about", "/healthz")  # paths that need no key, and GET /
-_NO_KEY = "wrong or no key; send Authorization: Api-Key <key>"
-
-
-class _BodyTooLarge(Exception):
-    """A request body of more than ``MAX_BYTES``."""
-
-
-class _Guard:
-    """ASGI middleware: the API key and the size limit, for the routes of every protocol."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        size = 0
-
-        async def limited() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if scope["type"] == "http" and size > MAX_BYTES:
-                raise _BodyTooLarge(f"larger than {MAX_BYTES} bytes")
-            return message
-
-        if scope["type"] == "lifespan" or _is_public(scope) or _has_key(scope):
-            await self.app(scope, limited, send)
-        elif scope["type"] == "websocket":
-            await WebSocket(scope, receive, send).close(1008, _NO_KEY)
-        else:
-            await JSONResponse({"error": _NO_KEY}, 401)(scope, receive, send)
-
-
-def _is_public(scope: Scope) -> bool:
-    page = scope["type"] == "http" and scope["path"] == "/" and scope["method"] in ("GET", "HEAD")
-    return page or scope["path"] in PUBLIC
-
-
-def _has_key(scope: Scope) -> bool:
-    expected = f"Api-Key {os.environ.get(KEY, '')}".encode()
-    sent = dict(scope["headers"]).get(b"authorization", b"")
-    return not os.environ.get(KEY) or hmac.compare_digest(sent, expected)
+_STATUS: dict[type[Exception], tuple[int, int]] = {  # HTTP status and websocket close code
+    RequestError: (400, 1011),
+    ActionRefused: (422, 1011),
+    TooLarge: (413, 1009),
+    TooSlow: (408, 1001),
+    Busy: (503, 1013),
+}
 
 
 async def _refuse(connection: Any, error: Exception) -> Response | None:
     """The reply to an invalid request: JSON with a status, or a text message and a close code."""
+    status, code = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
     if isinstance(connection, WebSocket):
-        await connection.send_text(str(error))
-        await connection.close(1011, str(error)[:100])
+        with suppress(WebSocketDisconnect, RuntimeError):  # the client may be gone
+            await connection.send_text(str(error))
+            await connection.close(code, str(error)[:100])
         return None
-    return JSONResponse({"error": str(error)}, 413 if isinstance(error, _BodyTooLarge) else 400)
+    headers = {"Connection": "close"} if status in (408, 413) else {}
+    return JSONResponse({"error": str(error)}, status, headers)
 
 
 async def _disconnected(request: Any, error: Exception) -> Response:
@@ -90,12 +67,25 @@ def _urls(protocols: Sequence[Protocol], address: str) -> list[str]:
     return [url.format(address=address) for url in urls]
 
 
-def make_app(service: PolicyService, protocols: Sequence[Protocol], policy: str = "") -> Starlette:
+def make_app(
+    service: PolicyService,
+    protocols: Sequence[Protocol],
+    policy: str = "",
+    access: Access | None = None,
+    limits: Limits | None = None,
+    budget: Budget | None = None,
+    groot: GrootServer | None = None,
+) -> Starlette:
     """The application with the routes of all protocols, ``/``, ``/about`` and ``/healthz``.
 
     Args:
         policy: name of the policy for the page at ``/``.
+        access: who may use it; default: programs on this machine, and Starlette's test client.
+        limits: of messages and times.
+        budget: counts the bytes of messages; default: one with these limits.
+        groot: a server of GR00T's protocol that runs as long as the application.
     """
+    access, limits = access or Access(hosts=("testserver",)), limits or Limits()
 
     async def index(request: Request) -> Response:
         address = request.headers.get("host", "this server")
@@ -108,20 +98,40 @@ def make_app(service: PolicyService, protocols: Sequence[Protocol], policy: str 
     async def health(request: Request) -> Response:
         return PlainTextResponse("OK")
 
-    handlers: dict[Any, Any] = {
-        RequestError: _refuse,
-        _BodyTooLarge: _refuse,
-        ClientDisconnect: _disconnected,
-    }
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(_drop_idle(service.sessions))]
+        if groot is not None:
+            tasks.append(asyncio.create_task(groot.run()))
+        yield
+        for task in tasks:
+            task.cancel()
+
+    handlers: dict[Any, Any] = dict.fromkeys(_STATUS, _refuse) | {ClientDisconnect: _disconnected}
+    guard = Middleware(Guard, access, limits, budget or Budget(limits))
+    pages = Middleware(
+        CORSMiddleware,
+        allow_origins=access.origins,
+        allow_headers=["Authorization", "Content-Type"],
+        allow_methods=["GET", "POST"],
+    )
     routes: list[BaseRoute] = [Route("/about", about), Route("/healthz", health)]
     for protocol in protocols:
         routes += protocol.routes(service)
     routes.append(Route("/", index))  # last: a protocol may answer here
     return Starlette(
         routes=routes,
-        middleware=[Middleware(_Guard)],
+        middleware=[pages, guard] if access.origins else [guard],
         exception_handlers=handlers,
+        lifespan=lifespan,
     )
+
+
+async def _drop_idle(sessions: Sessions) -> None:
+    """Drop the state of idle clients, forever."""
+    while True:
+        await asyncio.sleep(min(sessions.timeout / 4, 60))
+        sessions.drop_idle()
 
 
 def all_protocols() -> list[Protocol]:
@@ -129,41 +139,80 @@ def all_protocols() -> list[Protocol]:
     return [build("protocol", {"name": name}) for name in registered("protocol")]
 
 
+@dataclass(frozen=True)
+class Listening:
+    """Where ``vla serve`` listens, and for whom."""
+
+    host: str = "127.0.0.1"  # address; 0.0.0.0 is open to the network
+    port: int = 8000  # TCP port
+    insecure: bool = False  # listen beyond loopback without an API key
+    allow_host: tuple[str, ...] = ()  # see ``Access``
+    allow_origin: tuple[str, ...] = ()
+    zmq_port: int | None = None  # port of GR00T's protocol; None: not served
+    zmq_kill: bool = False  # see ``GrootServer``
+
+    def access(self) -> Access:
+        """The access that this allows.
+
+        Raises:
+            ConfigError: the server would be open to the network without a key.
+        """
+        network = check_reach(self.host, self.insecure)
+        hosts = (*(name.lower() for name in self.allow_host), self.host.lower())
+        origins = tuple(origin.lower().rstrip("/") for origin in self.allow_origin)
+        return Access(hosts, origins, network)
+
+
 def run_server(
     policy_dir: Path,
-    host: str,
-    port: int,
     robot: str | None,
     cameras: Mapping[str, str],
     state: Sequence[str],
     device: str,
     decoding: DecodingOptions | None = None,
-    execution_horizon: int | None = None,
-    temporal_ensemble: float | None = None,
+    execution: Mapping[str, Any] | None = None,
+    listening: Listening | None = None,
+    limits: Limits | None = None,
+    batching: Batching | None = None,
+    compiled: bool = False,
 ) -> None:
     """``vla serve``: load the policy, call it once so that it is warm, listen until stopped.
 
+    SIGINT and SIGTERM end the process within 2 s, also if a policy call runs. ``compiled``: see
+    ``speed_up``.
+
     Raises:
-        ConfigError: the policy cannot decode or execute its chunks as the options say.
+        ConfigError: the policy cannot decode or execute its chunks as the options say, or the
+            server would be open to the network without a key.
+        ActionError: the actions for blank images are not finite.
     """
-    policy = load_policy(policy_dir, device).robot(robot)
+    listening, limits = listening or Listening(), limits or Limits()
+    access = listening.access()
+    policy = open_policy(policy_dir, device, robot)
     set_decoding(policy, decoding)
-    execution = chosen_execution(policy.spec, execution_horizon, temporal_ensemble)
-    service = PolicyService(policy, cameras, state, execution)
+    speed_up(policy, compiled)
+    chosen = chosen_execution(policy.spec, **(execution or {}))
+    service = PolicyService(policy, cameras, state, chosen, batching, limits.session_timeout)
     service.runner.predict([None], [service.blank_observation()])
     spec, protocols = service.spec, all_protocols()
     print(
         f"{policy_dir}: robot {service.policy.robot}, cameras {', '.join(spec.cameras) or 'none'}, "
         f"action chunks of {spec.horizon}, {service.runner.queue.execution_horizon} a reply"
     )
-    for url in _urls(protocols, f"{host}:{port}"):
+    for url in _urls(protocols, f"{listening.host}:{listening.port}"):
         print(url, flush=True)
-    uvicorn.run(
-        make_app(service, protocols, "/".join(policy_dir.absolute().parts[-2:])),
-        host=host,
-        port=port,
-        log_level="warning",
-        ws_max_size=MAX_BYTES,
-        ws_ping_interval=None,
-        ws_per_message_deflate=False,
-    )
+    budget, name = Budget(limits), "/".join(policy_dir.absolute().parts[-2:])
+    groot = None
+    if listening.zmq_port is not None:
+        groot = GrootServer(service, listening.zmq_kill, limits.message_bytes, budget)
+        groot.bind(listening.host, listening.zmq_port)
+        print(f"tcp://{listening.host}:{listening.zmq_port} (GR00T, ZMQ)", flush=True)
+    app = make_app(service, protocols, name, access, limits, budget, groot)
+    server = LimitedServer(app, listening.host, listening.port, limits, budget, service.close)
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        if service.is_busy:  # Python would wait for its threads
+            print("interrupted", file=sys.stderr, flush=True)
+            os._exit(130)
+        raise

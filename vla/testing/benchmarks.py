@@ -34,6 +34,9 @@ def check_benchmark(name: str, *, policy_cameras: Sequence[str] = (), **options:
     assert tasks and len(set(ids)) == len(ids), f"{name}: tasks need unique ids, got {ids}"
     assert defaults and {t.id for t in defaults} <= set(ids), f"{name}: default_tasks not in tasks"
     assert benchmark.max_steps > 0, f"{name}: max_steps is {benchmark.max_steps}"
+    for last in (None, np.array(benchmark.action_space.low, np.float32)):
+        held = np.shape(benchmark.hold_action(last))
+        assert held == (benchmark.action_space.dim,), f"{name}: hold_action has shape {held}"
     task = defaults[0]
     env = benchmark.make_env(task)
     try:

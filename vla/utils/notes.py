@@ -6,7 +6,7 @@ import functools
 import sys
 
 
-@functools.cache
+@functools.lru_cache(256)  # a server's clients choose some texts
 def note(text: str) -> None:
-    """Print ``note: <text>``, once per process."""
+    """Print ``note: <text>``, once per process as long as there are few different notes."""
     print(f"note: {text}", file=sys.stderr)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from PIL import Image
 
-from vla.types import ImageFit
+if TYPE_CHECKING:  # exported policies resize images without torch
+    from vla.types import ImageFit
 
 
 def fit_image(image: np.ndarray, size: tuple[int, int], fit: ImageFit) -> np.ndarray:

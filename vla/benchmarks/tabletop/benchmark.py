@@ -10,10 +10,11 @@ import numpy as np
 from vla.benchmarks.base import Benchmark, Expert, Task
 from vla.benchmarks.tabletop.env import MAX_STEPS, Tabletop
 from vla.benchmarks.tabletop.expert import expert_command
-from vla.benchmarks.tabletop.layouts import LAYOUTS, to_action
+from vla.benchmarks.tabletop.layouts import LAYOUTS, to_action, to_command
 from vla.benchmarks.tabletop.scene import SceneConfig
 from vla.benchmarks.tabletop.suites import SUITE_TASKS
 from vla.benchmarks.tabletop.tasks import SKILLS
+from vla.benchmarks.tabletop.world import Command
 from vla.config import register
 
 
@@ -65,6 +66,11 @@ class TabletopBenchmark(Benchmark):
     def make_env(self, task: Task) -> gym.Env[Any, Any]:
         """The environment of one skill or suite task."""
         return Tabletop(**self._options, task=task.id)
+
+    def hold_action(self, last: np.ndarray | None) -> np.ndarray:
+        """No movement; the gripper stays as it is."""
+        closed = 0.0 if last is None else to_command(self.layout, last).close
+        return to_action(self.layout, Command(close=closed))
 
     def expert(self, task: Task) -> Expert:
         """The scripted expert. It reads the state of the simulator, not the images."""

@@ -106,13 +106,15 @@ def _check_png(data: bytes) -> None:
     """Compare the checksums of a PNG's chunks, which Pillow does not do for pixels.
 
     Raises:
-        ValueError: a wrong checksum, or a missing end.
+        ValueError: a wrong checksum, a missing end, or a second header, which Pillow would follow.
     """
     at = len(_PNG)
     while at + 12 <= len(data):
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")
         if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
             raise ValueError("wrong checksum in a PNG")
+        if data[at + 4 : at + 8] == b"IHDR" and at > len(_PNG):
+            raise ValueError("a PNG with two headers")
         if data[at + 4 : at + 8] == b"IEND":
             return
         at = end + 4

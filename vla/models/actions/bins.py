@@ -39,6 +39,10 @@ class NumberCodec(nn.Module, ABC):
             for row, n in zip(self.index(normalized_actions_KHA).cpu(), valid_K, strict=True)
         ]
 
+    def most_likely(self, logits: torch.Tensor) -> torch.Tensor:
+        """Values of the bins with the largest logits (..., bins); NaN where a logit is NaN."""
+        return torch.where(logits.isnan().any(-1), torch.nan, self.value(logits.argmax(-1)))
+
     def decode(self, symbols: list[list[int]]) -> torch.Tensor:
         """Symbols of whole chunks to actions (B, H, A)."""
         return self.value(torch.tensor(symbols).reshape(-1, self.horizon, self.action_dim))

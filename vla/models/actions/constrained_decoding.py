@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,7 +23,7 @@ class ActionTokenRules:
     def __init__(
         self, codec: Any, vocabulary: ActionVocabulary, eos: int, space: ActionSpace
     ) -> None:
-        self.codec, self.vocabulary, self.eos = codec, vocabulary, eos
+        self.codec, self.vocabulary, self.eos, self.dim = codec, vocabulary, eos, space.dim
         self._ids: dict[tuple[int, ...], torch.Tensor] = {}
         self._single_ids: dict[tuple[int, ...], torch.Tensor] = {}
         # Allowed symbols of each action dimension; None: all.
@@ -69,11 +71,15 @@ class ActionTokenRules:
 
 
 class ActionConstraint:
-    """Constraint of one action chunk (see ``generation.TokenConstraint``)."""
+    """Constraint of one action chunk (see ``generation.TokenConstraint``).
 
-    def __init__(self, token_rules: ActionTokenRules) -> None:
+    Args:
+        first: the first symbols of the chunk, which are written before this constraint applies.
+    """
+
+    def __init__(self, token_rules: ActionTokenRules, first: Sequence[int] = ()) -> None:
         self.token_rules, self.done = token_rules, False
-        self.symbols: list[int] = []
+        self.symbols = list(first)
         self.piece: tuple[int, ...] = ()  # tokens of the number that is not complete yet
 
     def allowed(self) -> torch.Tensor:
@@ -106,6 +112,12 @@ class ActionConstraint:
         self.piece = (token,)
         self.done = token == rules.eos
         return token
+
+    def fork(self) -> ActionConstraint:
+        """See ``TokenConstraint``."""
+        other = copy.copy(self)
+        other.symbols = list(self.symbols)
+        return other
 
 
 def integer_symbols(codec: Any, space: ActionSpace, dim: int) -> tuple[int, ...] | None:

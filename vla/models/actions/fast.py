@@ -14,7 +14,7 @@ from torch import nn
 from vla.config import register
 
 # Coefficients become characters from this code point on: a large block that BPE does not split.
-_FIRST = 0x4E00
+FIRST_CODE = 0x4E00
 
 
 @register("codec", "fast")
@@ -56,7 +56,7 @@ class FastCodec(nn.Module):
             self._set_tokenizer(self._train(chunks))
 
     def _train(self, chunks: torch.Tensor) -> str:
-        alphabet = [chr(_FIRST + v) for v in range(2 * self.limit + 1)]
+        alphabet = [chr(FIRST_CODE + v) for v in range(2 * self.limit + 1)]
         tokenizer = Tokenizer(models.BPE())
         trainer = trainers.BpeTrainer(
             vocab_size=self.symbols,
@@ -89,7 +89,7 @@ class FastCodec(nn.Module):
         coefficients = dct(normalized_actions_KHA.cpu().double().numpy(), axis=1, norm="ortho")
         rounded = np.clip(np.rint(coefficients * self.scale), -self.limit, self.limit)
         codes = rounded.astype(int) + self.limit
-        return ["".join(chr(_FIRST + v) for v in row) for row in codes.reshape(len(codes), -1)]
+        return ["".join(chr(FIRST_CODE + v) for v in row) for row in codes.reshape(len(codes), -1)]
 
     def encode(self, normalized_actions_KHA: torch.Tensor, valid_K: list[int]) -> list[list[int]]:
         """Symbols of whole chunks; steps after the episode's end are those of the data pipeline.
@@ -105,7 +105,7 @@ class FastCodec(nn.Module):
         """Symbols of whole chunks to actions (B, H, A)."""
         text = ["".join(self.pieces[s] for s in row) for row in symbols]
         rounded = np.array(
-            [[ord(c) - _FIRST - self.limit for c in row] for row in text], dtype=np.float64
+            [[ord(c) - FIRST_CODE - self.limit for c in row] for row in text], dtype=np.float64
         )
         coefficients = rounded.reshape(-1, self.horizon, self.action_dim) / self.scale
         return torch.from_numpy(idct(coefficients, axis=1, norm="ortho")).float()

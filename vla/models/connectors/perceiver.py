@@ -58,7 +58,7 @@ class PerceiverResampler(nn.Module):
     def forward(self, tokens_BND: torch.Tensor) -> torch.Tensor:
         """Image tokens (B, N, in_width) to (B, tokens, out_width)."""
         images = self.project(tokens_BND)
-        queries = self.query_ND.expand(len(images), -1, -1)
+        queries = self.query_ND.expand(images.shape[0], -1, -1)
         for layer in self.layers:
             queries = layer(queries, images)
         return self.norm(queries)

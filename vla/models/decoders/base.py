@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
+from vla.errors import ActionError
+
 CROSS_ATTENTION = "cross_attention_input"  # keyword argument of decoder blocks
 
 
@@ -50,6 +52,16 @@ class Prefix:
         """B."""
         return len(self.tokens_BND)
 
+    def checked(self) -> Prefix:
+        """This prefix; ActionError if a token is not finite: the text would be arbitrary."""
+        for tokens in (self.tokens_BND, self.cross_attention_BND):
+            if tokens is not None and not tokens.isfinite().all():
+                raise ActionError(
+                    "the encoded images or state are not finite; check the observation "
+                    "(sizes and units) and the weights"
+                )
+        return self
+
     def select(self, rows: Sequence[int]) -> Prefix:
         """The prefix of these rows only."""
         index = list(rows)
@@ -62,7 +74,7 @@ class DecodingState:
     """State between two decoding steps.
 
     cache: key-value cache.
-    key_mask_BL: bool, True for cached positions that are not padding.
+    key_mask_BL: bool, True for cached positions that are neither padding nor dropped.
     next_position_B: position of the next token.
     extra: further state of one decoder class.
     """
@@ -83,6 +95,8 @@ class Decoder(Protocol):
     tokenizer: Any
     width: int
     vocabulary: int  # number of logits
+    takes_drafts: bool  # one pass may read several tokens of a text, and ``keep`` may drop the last
+    keeps_rows_apart: bool  # ``keep`` may drop another number of tokens in each row
 
     def encode_texts(
         self,
@@ -107,12 +121,22 @@ class Decoder(Protocol):
         """
         ...
 
-    def prefill(self, prefix: Prefix, prompts: Sequence[str]) -> tuple[DecodingState, torch.Tensor]:
-        """Read one prompt per row; the state, and hidden states (B, D) before the first token."""
+    def prefill(
+        self, prefix: Prefix, prompts: Sequence[str], proposals: Sequence[Sequence[int]] = ()
+    ) -> tuple[DecodingState, torch.Tensor]:
+        """Read one prompt per row, and proposed token ids after it.
+
+        Returns the state and hidden states (B, 1 + L, D) before the first token and after each of
+        the L tokens of the longest proposal.
+        """
         ...
 
-    def decode_step(self, state: DecodingState, ids_B: torch.Tensor) -> torch.Tensor:
-        """Append one token per row; hidden states (B, D) before the next token."""
+    def decode_step(self, state: DecodingState, ids_BL: torch.Tensor) -> torch.Tensor:
+        """Append L tokens to every row; hidden states (B, L, D) after each of them."""
+        ...
+
+    def keep(self, state: DecodingState, count_B: torch.Tensor) -> None:
+        """Drop all but the first ``count_B`` tokens of the last pass; prompts are always kept."""
         ...
 
     def logits(self, hidden: torch.Tensor, ids: torch.Tensor | None = None) -> torch.Tensor:

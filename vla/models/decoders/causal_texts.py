@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -22,6 +23,7 @@ from vla.models.decoders.base import (
 from vla.models.decoders.masks import TextStructure
 from vla.models.decoders.packing import pack_texts
 from vla.models.decoders.separate import TextDecoder
+from vla.models.decoders.static_cache import StaticDecoding
 from vla.models.decoders.text import encode, text_too_long
 
 
@@ -37,12 +39,13 @@ class CausalTexts(TextDecoder):
     bos: int | None = None
     image_positions: Literal["shared", "each"] = "shared"
     image_attention: Literal["full", "causal"] = "full"
+    static: StaticDecoding | None = None  # fast decoding of one row, see vla.inference.engine
 
     @property
     def layers(self) -> nn.ModuleList:
         """The transformer blocks, in order."""
-        lists = [m for m in self.lm.base_model.modules() if isinstance(m, nn.ModuleList)]
-        return max(lists, key=len)
+        modules = self.lm.base_model.modules()
+        return max((m for m in modules if isinstance(m, nn.ModuleList)), key=len)
 
     @property
     def max_text_tokens(self) -> int | None:
@@ -50,17 +53,22 @@ class CausalTexts(TextDecoder):
 
         With ``image_positions: each``, the tokens of the image count too.
         """
-        if (rows := learned_positions(self.lm)) is None:
-            return None
-        return rows - (self.bos is not None) - (self.image_positions == "shared")
+        rows, others = self._position_rows, (self.bos is not None, self.image_positions == "shared")
+        return None if rows is None else rows - sum(others)
 
     def _check_length(self, texts: Sequence[Sequence[int]], positions_N: torch.Tensor) -> None:
         """DataError if a text after the prefix has a position outside of the model's table."""
-        longest = max(map(len, texts), default=0)
         used = int(positions_N[-1]) + 1 if len(positions_N) else 0
-        rows = learned_positions(self.lm)
-        if rows is not None and used + longest > rows:
-            raise DataError(text_too_long(longest, rows - used))
+        self.check_positions(used + max(map(len, texts), default=0))
+
+    @cached_property
+    def _position_rows(self) -> int | None:
+        return learned_positions(self.lm)
+
+    def check_positions(self, end: int) -> None:
+        """DataError if a sequence has ``end`` positions and the model's table has fewer."""
+        if self._position_rows is not None and end > self._position_rows:
+            raise DataError(text_too_long(end, self._position_rows))
 
     def forward(
         self,
@@ -79,14 +87,12 @@ class CausalTexts(TextDecoder):
     def _embed_prefix(self, prefix: Prefix) -> tuple[torch.Tensor, torch.Tensor]:
         """Embeddings (B, N, D) before the texts, and their positions (N,)."""
         tokens = prefix.tokens_BND
-        count = tokens.shape[1]
-        if self.image_positions == "each":
-            positions = torch.arange(count)
-        else:
-            positions = torch.zeros(count, dtype=torch.long)
+        positions = torch.arange(tokens.shape[1])
+        if self.image_positions == "shared":
+            positions = torch.zeros_like(positions)
         if self.bos is None:
             return tokens, positions
-        bos = self.embed(torch.full((len(tokens), 1), self.bos, device=tokens.device))
+        bos = self.embed(torch.full((tokens.shape[0], 1), self.bos, device=tokens.device))
         first = torch.zeros(1, dtype=torch.long)
         return torch.cat([bos.to(tokens.dtype), tokens], 1), torch.cat([first, positions + 1])
 
@@ -140,15 +146,25 @@ class CausalTexts(TextDecoder):
         return hidden[:, before.shape[1] :][row_M, column_M]
 
     def _prefill(
-        self, prefix: Prefix, prompts: Sequence[str]
+        self, prefix: Prefix, prompts: Sequence[str], proposals: Sequence[Sequence[int]]
     ) -> tuple[DecodingState, torch.Tensor]:
         """See ``TextDecoder``."""
+        if self.static is not None and len(prompts) == 1 and not self.training:
+            begun = self.static.prefill(prefix, prompts[0], proposals[0])
+            if begun is not None:
+                return begun
+        return self.ordinary_prefill(prefix, prompts, proposals)
+
+    def ordinary_prefill(
+        self, prefix: Prefix, prompts: Sequence[str], proposals: Sequence[Sequence[int]]
+    ) -> tuple[DecodingState, torch.Tensor]:
+        """``prefill`` with a cache that grows."""
         texts = [encode(self.tokenizer, p) for p in prompts]
         before, positions = self._embed_prefix(prefix)
         self._check_length(texts, positions)
         rows = torch.arange(prefix.batch_size, device=before.device)
         packed = pack_texts(
-            texts,
+            [text + list(some) for text, some in zip(texts, proposals, strict=True)],
             rows,
             prefix.batch_size,
             positions,
@@ -163,34 +179,71 @@ class CausalTexts(TextDecoder):
             use_cache=True,
             **CrossAttentionInput.keywords(prefix.cross_attention_BND, packed.attend_image_BL),
         )
-        last = before.shape[1] + torch.tensor([len(t) for t in texts], device=before.device) - 1
+        lengths = torch.tensor([len(t) for t in texts], device=before.device)
+        first, count = before.shape[1] + lengths, max(map(len, proposals))
+        columns = first[:, None] - 1 + torch.arange(count + 1, device=before.device)
+        columns = columns.clamp(max=hidden.shape[1] - 1)  # of shorter proposals
         # Without attend_image_K, True marks all positions that are not padding.
         state = DecodingState(
             cache,
             packed.attend_image_BL,
-            packed.positions_BL[rows, last] + 1,
+            packed.positions_BL[rows, first - 1] + 1,
             prefix,
-            {"index_BT": packed.structure.index_BT, "last_B": last},
+            {"index_BT": packed.structure.index_BT, "last_B": first - 1},
         )
-        return state, hidden[rows, last]
+        counts = torch.tensor([len(p) for p in proposals], device=before.device)
+        self._new_tokens(state, first, counts)
+        return state, hidden[rows[:, None], columns]
 
-    def _decode_step(self, state: DecodingState, ids_B: torch.Tensor) -> torch.Tensor:
-        """See ``TextDecoder``."""
-        one = torch.ones_like(ids_B[:, None], dtype=torch.bool)
-        state.key_mask_BL = torch.cat([state.key_mask_BL, one], 1)
-        index, last = state.extra["index_BT"], state.extra["last_B"]
-        following = index.gather(1, last[:, None]) + 1
+    def _new_tokens(
+        self, state: DecodingState, first_B: torch.Tensor, count_B: torch.Tensor
+    ) -> None:
+        """Note that ``count_B`` tokens of each row were read, from column ``first_B`` on."""
         state.extra |= {
-            "index_BT": torch.cat([index, following], 1),
-            "last_B": torch.full_like(last, index.shape[1]),
+            "first_B": first_B,
+            "before_B": state.extra["last_B"],
+            "start_B": state.next_position_B,
         }
+        self.keep(state, count_B)
+
+    def begin_pass(self, state: DecodingState, count: int) -> None:
+        """Count only the last ``count`` tokens of a row as those of the last pass."""
+        extra = state.extra
+        earlier = extra["last_B"] + 1 - count - extra["first_B"]
+        extra["first_B"] = extra["first_B"] + earlier
+        extra["before_B"] = extra["first_B"] - 1
+        extra["start_B"] = extra["start_B"] + earlier
+
+    def keep(self, state: DecodingState, count_B: torch.Tensor) -> None:
+        """See ``Decoder.keep``."""
+        if isinstance(state.cache, StaticDecoding):
+            return state.cache.keep(state, count_B)
+        extra, mask = state.extra, state.key_mask_BL
+        end = extra["first_B"] + count_B
+        state.key_mask_BL = mask & (torch.arange(mask.shape[1], device=mask.device) < end[:, None])
+        state.next_position_B = extra["start_B"] + count_B
+        # A row that keeps no new token continues after its last one.
+        extra["last_B"] = torch.where(count_B > 0, end - 1, extra["before_B"])
+
+    def _decode_step(self, state: DecodingState, ids_BL: torch.Tensor) -> torch.Tensor:
+        """See ``TextDecoder``."""
+        if isinstance(state.cache, StaticDecoding):
+            return state.cache.decode_step(state, ids_BL)
+        self.check_positions(int(state.next_position_B.max()) + ids_BL.shape[1])
+        new = torch.ones_like(ids_BL, dtype=torch.bool)
+        state.key_mask_BL = torch.cat([state.key_mask_BL, new], 1)
+        index, last = state.extra["index_BT"], state.extra["last_B"]
+        offset = torch.arange(ids_BL.shape[1], device=ids_BL.device)
+        following = index.gather(1, last[:, None]) + 1 + offset
+        state.extra["index_BT"] = torch.cat([index, following], 1)
+        visible = state.key_mask_BL[:, None].expand(-1, ids_BL.shape[1], -1)
         hidden, state.cache = self(
-            self.embed(ids_B[:, None]).to(state.prefix.tokens_BND.dtype),
-            TextStructure(state.extra["index_BT"], state.key_mask_BL[:, None]),
-            state.next_position_B[:, None],
+            self.embed(ids_BL).to(state.prefix.tokens_BND.dtype),
+            TextStructure(state.extra["index_BT"], visible),
+            state.next_position_B[:, None] + offset,
             state.cache,
             use_cache=True,
-            **CrossAttentionInput.keywords(state.prefix.cross_attention_BND, one),
+            **CrossAttentionInput.keywords(state.prefix.cross_attention_BND, new),
         )
-        state.next_position_B = state.next_position_B + 1
-        return hidden[:, -1]
+        self._new_tokens(state, torch.full_like(last, index.shape[1]), new.sum(1))
+        return hidden

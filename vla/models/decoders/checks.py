@@ -19,6 +19,7 @@ TOLERANCE = 1e-4  # of the largest absolute value, or of 1 if that is larger
 PROMPTS = ("Q: what is this? A:", "Q: red? A:", "Q: what should the robot do with this? A:")
 LONG = " ".join(PROMPTS[2:] * 3)  # longer than two windows
 GRADIENTS = "gradients reach every weight"
+DRAFTS = "proposed tokens can be dropped"
 
 
 class Failed(Exception):
@@ -89,9 +90,32 @@ def _generated(subject: Subject, prompts: Sequence[str], items: int) -> str:
     state, hidden = decoder.prefill(rows, prompts)
     steps = [hidden]
     for column in zip(*ids, strict=True):
-        steps.append(decoder.decode_step(state, torch.tensor(column)))
+        steps.append(decoder.decode_step(state, torch.tensor(column)[:, None]))
     alone = [encode_one(decoder, rows.select([k]), p, ids[k]) for k, p in enumerate(prompts)]
-    return same(torch.stack(steps, 1), torch.stack(alone))
+    return same(torch.cat(steps, 1), torch.stack(alone))
+
+
+@torch.no_grad()
+def _drafted(subject: Subject) -> str:
+    """States of two passes over three tokens each, of which wrong ones are dropped."""
+    decoder = subject.decoder
+    if not decoder.takes_drafts:
+        return "no drafts"
+    prompts, wrong = PROMPTS[1:], token_ids(decoder, 3, 4)
+    ids = [token_ids(decoder, 6, k) for k in (0, 1)]
+    first = [[*some[: 2 - k], *wrong[: 1 + k]] for k, some in enumerate(ids)]
+    kept = [2, 1] if decoder.keeps_rows_apart else [1, 1]
+    state, hidden = decoder.prefill(subject.state, prompts, first)
+    decoder.keep(state, torch.tensor(kept))
+    second = torch.tensor([ids[k][n : n + 2] + wrong[:1] for k, n in enumerate(kept)])
+    later = decoder.decode_step(state, second)
+    decoder.keep(state, torch.tensor([2, 2]))
+    third = torch.tensor([ids[k][n + 2 : n + 4] for k, n in enumerate(kept)])
+    last = decoder.decode_step(state, third)
+    found = [torch.cat([hidden[k, : n + 1], later[k, :2], last[k]]) for k, n in enumerate(kept)]
+    rows = [subject.state.select([k]) for k in (0, 1)]
+    alone = [encode_one(decoder, rows[k], prompts[k], ids[k][: n + 4]) for k, n in enumerate(kept)]
+    return same(torch.cat(found), torch.cat(alone))
 
 
 @torch.no_grad()
@@ -116,7 +140,7 @@ def _beyond_window(subject: Subject) -> str:
 @torch.no_grad()
 def _image_matters(subject: Subject) -> str:
     ids = token_ids(subject.decoder, 2)
-    rows = (subject.images.select([k]) for k in (0, 1))
+    rows = [subject.images.select([k]) for k in (0, 1)]
     states = [encode_one(subject.decoder, row, PROMPTS[0], ids) for row in rows]
     _differ(states[0], states[1], "two images give equal hidden states")
     return "two images differ"
@@ -214,6 +238,7 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
     "logits equal the model's own": _own,
     "cached equals uncached": lambda subject: _generated(subject, PROMPTS[:1], 10),
     "packed texts equal each alone": _packed,
+    DRAFTS: _drafted,
     "prompts of unlike length equal each alone": lambda subject: _generated(subject, PROMPTS, 4),
     "beyond the sliding window": _beyond_window,
     "the image matters": _image_matters,

@@ -2,170 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 
+from vla.errors import ActionError
 from vla.models.decoders.base import Decoder, Prefix
+from vla.models.decoders.constraints import FreeText, TokenConstraint
+from vla.models.decoders.drafts import DraftedText
 from vla.models.decoders.sampling import TokenSampler
+from vla.models.decoders.text import encode
+
+# Tokens of all rows in one pass that cost little more than one token of each row. It is known for
+# CPUs, and low for GPUs.
+_TOKENS_PER_PASS = 64
 
 
-class TokenConstraint(Protocol):
-    """Constraint of one row: which token may come next, and when the text is complete."""
+@dataclass(frozen=True)
+class Generated:
+    """What ``generate`` did.
 
-    @property
-    def done(self) -> bool:
-        """True if the text is complete."""
-        ...
-
-    def allowed(self) -> torch.Tensor | None:
-        """Ids that may come next, or None for any.
-
-        Equal sets must be the same tensor object, so that rows can be grouped.
-        """
-        ...
-
-    def push(self, token: int) -> int:
-        """Append the chosen token; the token that the decoder reads (it may be another one)."""
-        ...
-
-
-class FreeText:
-    """Any tokens, up to a stop token or a number of tokens.
-
-    Args:
-        stop: token id that ends the text; it is not kept.
-        limit: maximal number of tokens.
-        other_stop: another id that ends the text; the decoder then reads ``stop`` instead.
-        first: ids of the first token; None: any.
+    tokens: token ids of every row, as the decoder reads them.
+    passes: passes of the decoder, the one that reads the prompts included.
     """
 
-    def __init__(
-        self,
-        stop: int,
-        limit: int,
-        other_stop: int | None = None,
-        first: torch.Tensor | None = None,
-    ) -> None:
-        self.stop, self.limit, self.other_stop, self.first = stop, limit, other_stop, first
-        self.tokens: list[int] = []
-        self.stopped = False  # True if the stop token was generated
-
-    @property
-    def done(self) -> bool:
-        """True after the stop token or ``limit`` tokens."""
-        return self.stopped or len(self.tokens) >= self.limit
-
-    def allowed(self) -> torch.Tensor | None:
-        """Any token, but for the restricted first one."""
-        return None if self.tokens else self.first
-
-    def push(self, token: int) -> int:
-        """Keep the token, or stop."""
-        token = self.stop if token == self.other_stop else token
-        self.stopped = token == self.stop
-        if not self.stopped:
-            self.tokens.append(token)
-        return token
-
-
-class ForcedTokens:
-    """Fixed token ids. ``id_tensor`` gives one shared tensor for equal ids."""
-
-    def __init__(
-        self, ids: Sequence[int], id_tensor: Callable[[tuple[int, ...]], torch.Tensor]
-    ) -> None:
-        self.ids, self.id_tensor = list(ids), id_tensor
-
-    @property
-    def done(self) -> bool:
-        """True after the last token."""
-        return not self.ids
-
-    def allowed(self) -> torch.Tensor:
-        """The next fixed token."""
-        return self.id_tensor((self.ids[0],))
-
-    def push(self, token: int) -> int:
-        """Advance by one token."""
-        return self.ids.pop(0)
-
-
-class Choice:
-    """One of several texts, which the decoder chooses by their first different token.
-
-    Args:
-        options: fixed token ids, none of which begins with another, and the constraints after them.
-        id_tensor: gives one shared tensor for equal ids.
-    """
-
-    def __init__(
-        self,
-        options: Sequence[tuple[Sequence[int], Sequence[TokenConstraint]]],
-        id_tensor: Callable[[tuple[int, ...]], torch.Tensor],
-    ) -> None:
-        self.options, self.id_tensor = list(options), id_tensor
-        self._read: list[int] = []
-        self._rest: Segments | None = None  # what follows the chosen ids
-
-    @property
-    def done(self) -> bool:
-        """True if a text is chosen and complete."""
-        return self._rest is not None and self._rest.done
-
-    def allowed(self) -> torch.Tensor | None:
-        """The next ids of the texts that are still possible."""
-        if self._rest is not None:
-            return self._rest.allowed()
-        at = len(self._read)
-        return self.id_tensor(tuple(sorted({ids[at] for ids, _ in self.options})))
-
-    def push(self, token: int) -> int:
-        """Append a token; texts with another token are no longer possible."""
-        if self._rest is not None:
-            return self._rest.push(token)
-        at = len(self._read)
-        self.options = [(ids, rest) for ids, rest in self.options if ids[at] == token]
-        self._read.append(token)
-        ids, rest = self.options[0]
-        if len(ids) == len(self._read):
-            self._rest = Segments(rest)
-        return token
-
-
-class Segments:
-    """Constraints one after the other.
-
-    The stop token of a free text is the first token of the segment after it.
-    """
-
-    def __init__(self, segments: Sequence[TokenConstraint]) -> None:
-        self.segments = segments
-
-    def _current(self) -> TokenConstraint | None:
-        return next((s for s in self.segments if not s.done), None)
-
-    @property
-    def done(self) -> bool:
-        """True if every segment is complete."""
-        return self._current() is None
-
-    def allowed(self) -> torch.Tensor | None:
-        """Ids that the current segment allows."""
-        current = self._current()
-        assert current is not None, "the text is complete"
-        return current.allowed()
-
-    def push(self, token: int) -> int:
-        """Append a token to the current segment."""
-        current = self._current()
-        assert current is not None, "the text is complete"
-        token = current.push(token)
-        following = self._current()
-        if isinstance(current, FreeText) and current.stopped and following is not None:
-            following.push(token)
-        return token
+    tokens: list[list[int]]
+    passes: int
 
 
 @torch.no_grad()
@@ -175,31 +39,103 @@ def generate(
     prompts: Sequence[str],
     constraints: Sequence[TokenConstraint],
     sampler: TokenSampler | None = None,
-) -> None:
+    drafts: Sequence[Sequence[int]] = (),
+) -> Generated:
     """Generate until every constraint is done; constraints collect the tokens.
 
     Logits are computed for allowed ids only. Without a ``sampler`` the most likely one is chosen.
+    Speculative decoding (arXiv 2211.17192): the decoder reads a draft of the text in one pass, and
+    the tokens up to the first wrong one are kept, so the result does not depend on the draft.
+    Tokens without an alternative are part of every draft.
+
+    Args:
+        drafts: token ids that each row's text may have, for example those of the step before;
+            empty: no row has one.
+
+    Raises:
+        ActionError: logits are NaN.
     """
-    state, hidden = decoder.prefill(prefix, prompts)
-    pad = decoder.tokenizer.eos_token_id
+    most = _TOKENS_PER_PASS // len(prompts) if decoder.takes_drafts else 0
+    most = most if most > 1 else 0
+    room = _room(decoder, prefix, prompts)
+    rows = [
+        DraftedText(constraint, drafts[k] if drafts else (), room[k])
+        for k, constraint in enumerate(constraints)
+    ]
+    pad, passes = decoder.tokenizer.eos_token_id, 1
+    state, hidden = decoder.prefill(prefix, prompts, _propose(rows, most))
     while True:
-        chosen = [pad] * len(constraints)
-        groups: dict[int, tuple[torch.Tensor | None, list[int]]] = {}
-        for row, constraint in enumerate(constraints):
-            if not constraint.done:
-                ids = constraint.allowed()
-                groups.setdefault(id(ids), (ids, []))[1].append(row)
-        for ids, rows in groups.values():
-            some = hidden if len(rows) == len(hidden) else hidden[rows]
-            allowed = None if ids is None else ids.to(hidden.device)
-            logits = decoder.logits(some, allowed)
-            best = logits.argmax(-1) if sampler is None else sampler(logits, rows)
-            tokens = (best if allowed is None else allowed[best]).tolist()
-            for row, token in zip(rows, tokens, strict=True):
-                chosen[row] = constraints[row].push(token)
-        if all(c.done for c in constraints):
-            return
-        hidden = decoder.decode_step(state, torch.tensor(chosen, device=hidden.device))
+        _choose(decoder, hidden, rows, sampler)
+        active = [row for row in rows if not row.done]
+        if not active:
+            return Generated([row.tokens for row in rows], passes)
+        if most:
+            if not decoder.keeps_rows_apart:
+                common = min(row.kept for row in active)
+                for row in rows:
+                    row.keep(common)
+            kept = torch.tensor([row.kept for row in rows], device=hidden.device)
+            decoder.keep(state, kept)
+        given = _propose(rows, most)
+        longest = max(map(len, given))
+        ids = [new + [pad] * (longest - len(new)) for new in given]
+        hidden = decoder.decode_step(state, torch.tensor(ids, device=hidden.device))
+        passes += 1
+
+
+def _propose(rows: Sequence[DraftedText], most: int) -> list[list[int]]:
+    """The tokens that each row reads next; a pass has as many columns for every row."""
+    left = min((row.left for row in rows if not row.done), default=0)
+    return [row.propose(min(most, left)) for row in rows]
+
+
+def _room(decoder: Decoder, prefix: Prefix, prompts: Sequence[str]) -> list[int]:
+    """Tokens that fit into the decoder's table of positions after each prompt."""
+    rows = getattr(decoder, "max_text_tokens", None)
+    if rows is None:
+        return [2**30] * len(prompts)
+    if getattr(decoder, "image_positions", "") == "each":
+        rows -= prefix.tokens_BND.shape[1]
+    return [rows - len(encode(decoder.tokenizer, prompt)) for prompt in prompts]
+
+
+def _choose(
+    decoder: Decoder,
+    hidden_BLD: torch.Tensor,
+    rows: Sequence[DraftedText],
+    sampler: TokenSampler | None,
+) -> None:
+    """Choose the next tokens of every row, up to the first that its proposal does not have."""
+    groups: dict[int, tuple[torch.Tensor | None, list[tuple[int, int]]]] = {}
+    best: dict[tuple[int, int], int] = {}  # (row, index in allowed) -> most likely token
+    for b, row in enumerate(rows):
+        for k, ids in enumerate(row.allowed):
+            if ids is not None and len(ids) == 1:
+                best[b, k] = int(ids)
+            else:
+                groups.setdefault(id(ids), (ids, []))[1].append((b, k))
+    logits: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor | None]] = {}
+    for ids, places in groups.values():
+        at = torch.tensor([(b, rows[b].first + k) for b, k in places], device=hidden_BLD.device)
+        allowed = None if ids is None else ids.to(hidden_BLD.device)
+        found = decoder.logits(hidden_BLD[at[:, 0], at[:, 1]], allowed)
+        if bool(found.isnan().any()):
+            raise ActionError("the decoder's logits are not numbers (NaN); no token is chosen")
+        index = found.argmax(-1)
+        tokens = (index if allowed is None else allowed[index]).tolist()
+        best |= dict(zip(places, tokens, strict=True))
+        if sampler is not None:
+            logits |= {place: (found[n : n + 1], allowed) for n, place in enumerate(places)}
+
+    def choose(b: int, k: int) -> int:
+        if sampler is None or (b, k) not in logits:
+            return best[b, k]
+        found, allowed = logits[b, k]
+        index = sampler(found, [b])
+        return int(index if allowed is None else allowed[index])
+
+    for b, row in enumerate(rows):
+        row.accept(partial(choose, b), [best[b, k] for k in range(len(row.allowed))])
 
 
 def generate_text(

@@ -53,7 +53,7 @@ def make_language_model(
     if model is not None and pretrained:
         source = locate(model)
         dtype = quantization_options() if quantize else {"dtype": torch.float32}
-        options = source.options | dtype
+        options = source.options | dtype | {"trust_remote_code": False}
         found = load_pretrained(model, lambda: auto.from_pretrained(source.path, **options))
         if config:
             check_agreement(config, found.config, model, _slot(kind))
@@ -70,7 +70,7 @@ def make_language_model(
         strict = model is None  # a saved policy of a pretrained model may have other fields
         architecture = architecture_from_dict(config, _slot(kind), strict, **fields)
         try:
-            return auto.from_config(architecture)
+            return auto.from_config(architecture, trust_remote_code=False)
         except (ValueError, AssertionError) as error:  # sizes that do not fit each other
             raise ConfigError(f"{_slot(kind)}.config: {one_line(error)}") from error
     if model is None:
@@ -79,9 +79,10 @@ def make_language_model(
         )
     source = locate(model)
     found = load_pretrained(
-        model, lambda: AutoConfig.from_pretrained(source.path, **source.options)
+        model,
+        lambda: AutoConfig.from_pretrained(source.path, trust_remote_code=False, **source.options),
     )
-    return auto.from_config(found)
+    return auto.from_config(found, trust_remote_code=False)
 
 
 def _slot(kind: Kind) -> str:

@@ -37,6 +37,12 @@ def new_cache(lm: Any) -> Any:
     return EncoderDecoderCache(cache, DynamicCache())
 
 
+def drop_last_columns(cache: Any, count: int) -> None:
+    """Remove the last ``count`` tokens from the key-value cache of the stack that writes."""
+    if count:
+        getattr(cache, "self_attention_cache", cache).crop(-count)
+
+
 def next_positions(seen: torch.Tensor | None, shape: torch.Size, last_K: torch.Tensor) -> Any:
     """Positions (K, 1) or (axes, K, 1) of the tokens after column ``last_K``.
 

@@ -44,12 +44,14 @@ class Verdict:
     family: model type of the configuration, or the name of the timm family.
     checks: the checks of the chosen execution, in order.
     execution: ``packed`` puts several texts into one sequence; ``separate`` gives each its own.
+    drafts: False if tokens cannot be dropped from the cache; then there is no speculative decoding.
     """
 
     kind: str
     family: str
     checks: tuple[Check, ...]
     execution: Execution = "packed"
+    drafts: bool = True
 
     @property
     def right(self) -> bool:
@@ -137,7 +139,7 @@ def _read(path: Path) -> Verdict | None:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         checks = tuple(Check(**check) for check in data["checks"])
-        return Verdict(data["kind"], data["family"], checks, data["execution"])
+        return Verdict(data["kind"], data["family"], checks, data["execution"], data["drafts"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -73,7 +73,7 @@ def _prove(tiny: dict[str, Any], processor: Any) -> Verdict:
 
     def make() -> VLMTexts:
         config = architecture_from_dict(copy.deepcopy(tiny), strict=False)
-        lm = AutoModelForImageTextToText.from_config(config).float()
+        lm = AutoModelForImageTextToText.from_config(config, trust_remote_code=False).float()
         decoder = VLMTexts.of_model(lm, processor.tokenizer)
         decoder.fit_vocabulary()
         randomise(lm)

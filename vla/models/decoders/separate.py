@@ -24,6 +24,8 @@ class TextDecoder(LanguageModel):
     """
 
     execution: Execution = "packed"
+    drafts = True  # False: the start-up proof found that tokens cannot be dropped
+    keeps_rows_apart = True
     pads_right = False  # padding on the right of a text does not change it
 
     def accept(self, verdict: Verdict) -> Verdict:
@@ -33,9 +35,15 @@ class TextDecoder(LanguageModel):
             ConfigError: the family is refused.
         """
         self.execution = require(verdict).execution
+        self.drafts = verdict.drafts
         if self.execution == "separate":
             log.info("%s: one sequence per text (slower)", verdict.family)
         return verdict
+
+    @property
+    def takes_drafts(self) -> bool:
+        """See ``Decoder``; recurrent layers cannot drop a token."""
+        return self.drafts and self.execution == "packed"
 
     def encode_texts(
         self,
@@ -71,29 +79,32 @@ class TextDecoder(LanguageModel):
             states |= dict(zip(texts, hidden.split(counts), strict=True))
         return torch.cat([states[k] for k in range(len(prompts))])
 
-    def prefill(self, prefix: Prefix, prompts: Sequence[str]) -> tuple[DecodingState, torch.Tensor]:
+    def prefill(
+        self, prefix: Prefix, prompts: Sequence[str], proposals: Sequence[Sequence[int]] = ()
+    ) -> tuple[DecodingState, torch.Tensor]:
         """See ``Decoder.prefill``."""
         groups = [] if self.execution == "packed" else _groups(self._lengths(prompts))
         if len(groups) < 2:
-            return self._prefill(prefix, prompts)
+            return self._prefill(prefix, prompts, proposals or [[] for _ in prompts])
         parts: list[tuple[list[int], DecodingState]] = []
         hidden: dict[int, torch.Tensor] = {}
         for rows in groups:
-            state, some = self._prefill(prefix.select(rows), [prompts[k] for k in rows])
+            some_prompts = [prompts[k] for k in rows]
+            state, some = self._prefill(prefix.select(rows), some_prompts, [[] for _ in rows])
             parts.append((rows, state))
             hidden |= dict(zip(rows, some, strict=True))
         nothing = prefix.tokens_BND.new_zeros((prefix.batch_size, 0))
         whole = DecodingState(None, nothing, nothing, prefix, {"parts": parts})
         return whole, torch.stack([hidden[k] for k in range(len(prompts))])
 
-    def decode_step(self, state: DecodingState, ids_B: torch.Tensor) -> torch.Tensor:
+    def decode_step(self, state: DecodingState, ids_BL: torch.Tensor) -> torch.Tensor:
         """See ``Decoder.decode_step``."""
         if "parts" not in state.extra:
-            return self._decode_step(state, ids_B)
+            return self._decode_step(state, ids_BL)
         hidden: dict[int, torch.Tensor] = {}
         for rows, part in state.extra["parts"]:
-            hidden |= dict(zip(rows, self._decode_step(part, ids_B[rows]), strict=True))
-        return torch.stack([hidden[k] for k in range(len(ids_B))])
+            hidden |= dict(zip(rows, self._decode_step(part, ids_BL[rows]), strict=True))
+        return torch.stack([hidden[k] for k in range(len(ids_BL))])
 
     def _lengths(self, prompts: Sequence[str]) -> list[int]:
         """Numbers of tokens of the prompts."""
@@ -113,13 +124,17 @@ class TextDecoder(LanguageModel):
         raise NotImplementedError
 
     def _prefill(
-        self, prefix: Prefix, prompts: Sequence[str]
+        self, prefix: Prefix, prompts: Sequence[str], proposals: Sequence[Sequence[int]]
     ) -> tuple[DecodingState, torch.Tensor]:
         """``prefill`` of one group."""
         raise NotImplementedError
 
-    def _decode_step(self, state: DecodingState, ids_B: torch.Tensor) -> torch.Tensor:
+    def _decode_step(self, state: DecodingState, ids_BL: torch.Tensor) -> torch.Tensor:
         """``decode_step`` of one group."""
+        raise NotImplementedError
+
+    def keep(self, state: DecodingState, count_B: torch.Tensor) -> None:
+        """See ``Decoder.keep``."""
         raise NotImplementedError
 
 

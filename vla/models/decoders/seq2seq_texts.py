@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
+from vla.errors import DataError
+from vla.models.decoders.backbone import learned_positions
 from vla.models.decoders.base import (
     CrossAttentionInput,
     DecodingState,
@@ -19,18 +22,29 @@ from vla.models.decoders.base import (
 )
 from vla.models.decoders.language import cache_arguments
 from vla.models.decoders.masks import both_directions
-from vla.models.decoders.own_forward import new_cache, start_token, writing_embedding
+from vla.models.decoders.own_forward import (
+    drop_last_columns,
+    new_cache,
+    start_token,
+    writing_embedding,
+)
 from vla.models.decoders.separate import TextDecoder
-from vla.models.decoders.text import encode
+from vla.models.decoders.text import encode, text_too_long
 
 
 class Seq2SeqTexts(TextDecoder):
     """An encoder-decoder model that implements ``Decoder``; see ``Seq2SeqDecoder``."""
 
+    keeps_rows_apart = False  # relative positions follow the columns
+
     @property
     def layers(self) -> nn.ModuleList:
         """The blocks of the decoder stack, in order: its outermost module list."""
         return next(m for m in self.lm.get_decoder().modules() if isinstance(m, nn.ModuleList))
+
+    @cached_property
+    def _position_rows(self) -> int | None:
+        return learned_positions(self.lm.get_encoder())
 
     def _read(
         self,
@@ -54,6 +68,9 @@ class Seq2SeqTexts(TextDecoder):
         if attend_image_K is not None:
             attend = attend & attend_image_K[:, None]
         embeds = torch.cat([images, self.embed(text_KS).to(images.dtype)], 1)
+        if self._position_rows is not None and embeds.shape[1] > self._position_rows:
+            room = self._position_rows - images.shape[1]
+            raise DataError(text_too_long(int(lengths.max()), room))
         mask = torch.cat([attend, valid], 1)
         out = self.lm.get_encoder()(inputs_embeds=embeds, attention_mask=mask.long())
         return out.last_hidden_state, mask
@@ -133,7 +150,7 @@ class Seq2SeqTexts(TextDecoder):
         return hidden[text_M, item_M]
 
     def _prefill(
-        self, prefix: Prefix, prompts: Sequence[str]
+        self, prefix: Prefix, prompts: Sequence[str], proposals: Sequence[Sequence[int]]
     ) -> tuple[DecodingState, torch.Tensor]:
         """See ``TextDecoder``."""
         device = prefix.tokens_BND.device
@@ -142,17 +159,26 @@ class Seq2SeqTexts(TextDecoder):
         cache = new_cache(self.lm)
         position = torch.zeros(prefix.batch_size, dtype=torch.long, device=device)
         state = DecodingState(cache, mask, position, prefix, {"encoded": encoded})
-        return state, self._decode_step(state, self._start_ids(prefix.batch_size, device)[:, 0])
+        new = pad_sequence([torch.tensor(p, dtype=torch.long) for p in proposals], True).to(device)
+        ids = torch.cat([self._start_ids(prefix.batch_size, device), new], 1)
+        hidden = self._decode_step(state, ids)
+        state.extra["new"] = new.shape[1]
+        return state, hidden
 
-    def _decode_step(self, state: DecodingState, ids_B: torch.Tensor) -> torch.Tensor:
+    def _decode_step(self, state: DecodingState, ids_BL: torch.Tensor) -> torch.Tensor:
         """See ``TextDecoder``."""
         encoded = state.extra["encoded"]
-        attend = torch.ones((len(ids_B), 1), dtype=torch.bool, device=ids_B.device)
-        hidden = self._decode(
+        state.extra["new"] = ids_BL.shape[1]
+        return self._decode(
             encoded,
             state.key_mask_BL,
-            self._embed_items(ids_B[:, None]).to(encoded.dtype),
+            self._embed_items(ids_BL).to(encoded.dtype),
             state.cache,
-            cross_attention=CrossAttentionInput.keywords(state.prefix.cross_attention_BND, attend),
+            cross_attention=CrossAttentionInput.keywords(
+                state.prefix.cross_attention_BND, torch.ones_like(ids_BL, dtype=torch.bool)
+            ),
         )
-        return hidden[:, -1]
+
+    def keep(self, state: DecodingState, count_B: torch.Tensor) -> None:
+        """See ``Decoder.keep``; the counts are equal."""
+        drop_last_columns(state.cache, state.extra["new"] - int(count_B.max()))

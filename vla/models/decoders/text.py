@@ -23,8 +23,8 @@ def text_too_long(tokens: int, most: int) -> str:
     """The message about a prompt with its answer that has no place in a table of positions."""
     return (
         f"a text has {tokens} tokens, but the decoder's table of positions has room for {most}: "
-        "pack with source.mapping.max_answer_words and source.mapping.history=false, "
-        "or take a decoder with more positions"
+        "give a shorter instruction; for training, pack with source.mapping.max_answer_words and "
+        "source.mapping.history=false, or take a decoder with more positions"
     )
 
 

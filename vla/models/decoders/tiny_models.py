@@ -55,10 +55,11 @@ def tiny_model(auto: Any, config: Any, run: Callable[[Any, torch.Tensor], Any]) 
 
 def _build(auto: Any, config: Any) -> Any:
     with torch.device("meta"):
-        count = sum(p.numel() for p in auto.from_config(config).parameters())
+        model = auto.from_config(config, trust_remote_code=False)
+        count = sum(p.numel() for p in model.parameters())
     if count > MAX_PARAMETERS:
         raise ValueError(f"a tiny model of this family has {count / 1e6:.0f} M parameters")
-    return auto.from_config(config).float().eval()
+    return auto.from_config(config, trust_remote_code=False).float().eval()
 
 
 @torch.no_grad()

@@ -75,7 +75,7 @@ def tiny_family(family: str) -> tuple[dict[str, Any], Any]:
 def _read_image(config: dict[str, Any], processor: Any) -> None:
     """One forward pass of a model of random weights on one image and a question."""
     model = AutoModelForImageTextToText.from_config(
-        architecture_from_dict(config, strict=False)
+        architecture_from_dict(config, strict=False), trust_remote_code=False
     ).eval()
     placement = find_placement(processor, image_token_id(model.config))
     images = [[torch.zeros(3, 64, 64, dtype=torch.uint8)]]

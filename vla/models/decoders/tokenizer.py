@@ -63,7 +63,10 @@ def load_tokenizer(name: str | Path) -> Any:
 
     source = locate(str(name))
     tokenizer = load_pretrained(
-        str(name), lambda: AutoTokenizer.from_pretrained(source.path, **source.options)
+        str(name),
+        lambda: AutoTokenizer.from_pretrained(
+            source.path, trust_remote_code=False, **source.options
+        ),
     )
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
         tokenizer.pad_token = tokenizer.eos_token

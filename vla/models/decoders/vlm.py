@@ -59,7 +59,9 @@ class VLMDecoder(VLMTexts):
         self.verdict: Verdict | None = None
         if folder is not None or pretrained:
             place = str(folder) if folder else locate(model).path
-            processor = load_pretrained(place, lambda: AutoProcessor.from_pretrained(place))
+            processor = load_pretrained(
+                place, lambda: AutoProcessor.from_pretrained(place, trust_remote_code=False)
+            )
             processor.tokenizer = tokenizer
             self.use_processor(processor)
             self.verdict = self.accept(prove_vlm(self.lm.config, processor))

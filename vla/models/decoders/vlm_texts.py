@@ -13,6 +13,7 @@ from vla.models.decoders.base import DecodingState, Prefix, hidden_state_index, 
 from vla.models.decoders.language import cache_arguments
 from vla.models.decoders.own_forward import (
     Pass,
+    drop_last_columns,
     new_cache,
     next_positions,
     own_forward,
@@ -46,6 +47,9 @@ class VLMTexts(TextDecoder):
         self.processor = processor
         self.placement = find_placement(processor, image_token_id(self.lm.config))
         self.start = start_token(self.lm, self.tokenizer)
+        self.keeps_rows_apart = self.start is None
+        parameters = inspect.signature(type(self.lm).forward).parameters
+        self._takes_positions = "position_ids" in parameters
 
     def image_prefix(
         self, images_BVTCHW: torch.Tensor, state_BND: torch.Tensor | None = None
@@ -114,14 +118,19 @@ class VLMTexts(TextDecoder):
         text_M, item_M = hidden_state_index([len(t) for t in targets], device)
         return out.hidden_KLD[text_M, inputs.lengths_K[text_M] - 1 + ahead + item_M]
 
+    @property
+    def takes_drafts(self) -> bool:
+        """See ``Decoder``; in one stack a dropped token is masked, so positions must be given."""
+        return super().takes_drafts and (self.start is not None or self._takes_positions)
+
     def _prefill(
-        self, prefix: Prefix, prompts: Sequence[str]
+        self, prefix: Prefix, prompts: Sequence[str], proposals: Sequence[Sequence[int]]
     ) -> tuple[DecodingState, torch.Tensor]:
         """See ``TextDecoder``."""
-        state_BND, count = prefix.tokens_BND, prefix.batch_size
+        state_BND = prefix.tokens_BND
         device, ahead = state_BND.device, state_BND.shape[1]
-        rows = torch.arange(count, device=device)
-        items = [[self.tokenizer.pad_token_id] * ahead] * count
+        rows = torch.arange(prefix.batch_size, device=device)
+        items = [[self.tokenizer.pad_token_id] * ahead + list(some) for some in proposals]
         inputs = self.process(prefix, rows, prompts, items)
         cache = new_cache(self.lm)
         columns = inputs.lengths_K[:, None] + torch.arange(ahead, device=device)
@@ -129,7 +138,9 @@ class VLMTexts(TextDecoder):
         out = self._forward(inputs.arguments, inputs.ids_KL, **splice)
         last = inputs.lengths_K - 1 + ahead
         extra: dict[str, Any] = {
-            "positions": next_positions(out.positions, inputs.ids_KL.shape, last),
+            "start": next_positions(out.positions, inputs.ids_KL.shape, last),
+            "first_B": last + 1,
+            "new": max(map(len, proposals)),
             "fixed": {name: inputs.arguments[name][rows, last][:, None] for name in inputs.wide},
         }
         if self.start is not None:
@@ -137,19 +148,35 @@ class VLMTexts(TextDecoder):
             mask = inputs.arguments["attention_mask"]
             extra["fixed"] = {"encoder_outputs": encoded, "attention_mask": mask}
         state = DecodingState(cache, inputs.valid_KL, last + 1, prefix, extra)
-        return state, out.hidden_KLD[rows, last]
+        counts = torch.tensor([len(p) for p in proposals], device=device)
+        extra["positions"] = extra["start"] + counts[:, None]
+        columns = last[:, None] + torch.arange(extra["new"] + 1, device=device)
+        return state, out.hidden_KLD[rows[:, None], columns.clamp(max=inputs.ids_KL.shape[1] - 1)]
 
-    def _decode_step(self, state: DecodingState, ids_B: torch.Tensor) -> torch.Tensor:
+    def _decode_step(self, state: DecodingState, ids_BL: torch.Tensor) -> torch.Tensor:
         """See ``TextDecoder``."""
-        ids, extra = ids_B[:, None], state.extra
-        one = torch.ones_like(ids, dtype=torch.bool)
+        extra, new = state.extra, ids_BL.shape[1]
+        extra["first_B"] = torch.full_like(extra["first_B"], state.key_mask_BL.shape[1])
+        one = torch.ones_like(ids_BL, dtype=torch.bool)
         state.key_mask_BL = torch.cat([state.key_mask_BL, one], 1)
-        arguments = dict(extra["fixed"])
+        extra["start"], extra["new"] = extra["positions"], new
         if self.start is not None:
-            arguments["decoder_input_ids"] = ids
+            arguments = extra["fixed"] | {"decoder_input_ids": ids_BL}
         else:
-            arguments |= {"input_ids": ids, "attention_mask": state.key_mask_BL.long()}
-            if "position_ids" in inspect.signature(type(self.lm).forward).parameters:
-                arguments["position_ids"] = extra["positions"]
-        extra["positions"] = extra["positions"] + 1
-        return self._forward(arguments, ids, cache=state.cache).hidden_KLD[:, -1]
+            arguments = {k: v.expand(-1, new, *v.shape[2:]) for k, v in extra["fixed"].items()}
+            arguments |= {"input_ids": ids_BL, "attention_mask": state.key_mask_BL.long()}
+            if self._takes_positions:
+                offset = torch.arange(new, device=ids_BL.device)
+                arguments["position_ids"] = extra["start"] + offset
+        extra["positions"] = extra["start"] + new
+        return self._forward(arguments, ids_BL, cache=state.cache).hidden_KLD
+
+    def keep(self, state: DecodingState, count_B: torch.Tensor) -> None:
+        """See ``Decoder.keep``."""
+        extra, mask = state.extra, state.key_mask_BL
+        if self.start is not None:
+            drop_last_columns(state.cache, extra["new"] - int(count_B.max()))
+        else:
+            column = torch.arange(mask.shape[1], device=mask.device)
+            state.key_mask_BL = mask & (column < (extra["first_B"] + count_B)[:, None])
+        extra["positions"] = extra["start"] + count_B[:, None]

@@ -1,7 +1,8 @@
 """What every action head returns.
 
 An action head is a registered module with ``loss(decoder, prefix, batch, normalized_actions_KHA)``
--> ``HeadLoss`` and ``predict(decoder, prefix, instructions)`` -> ``Prediction``.
+-> ``HeadLoss`` and ``predict(decoder, prefix, instructions)`` -> ``Prediction``. A head with
+``uses_known_actions`` takes ``known`` in ``predict``, too.
 """
 
 from __future__ import annotations
@@ -27,6 +28,20 @@ class HeadLoss:
     text_M: torch.Tensor
     normalized_actions_KHA: torch.Tensor | None = None
     right_M: torch.Tensor | None = None
+
+
+@dataclass
+class KnownActions:
+    """Actions of earlier chunks from the first step of the new ones on, one chunk for each row.
+
+    normalized_BHA: in [-1, 1]; 0 from step ``count_B[b]`` of row b on.
+    frozen_B: first steps of every row that are executed whatever is predicted; 0: none.
+    count_B: steps of every row that have a value, at least ``frozen_B``.
+    """
+
+    normalized_BHA: torch.Tensor
+    frozen_B: list[int]
+    count_B: list[int]
 
 
 @dataclass

@@ -11,10 +11,11 @@ from torch import nn
 
 from vla.config import Slot, build, register, registered
 from vla.models.decoders.base import Decoder, Prefix
+from vla.models.decoders.drafts import Draft
 from vla.models.decoders.generation import generate
 from vla.models.decoders.sampling import GREEDY, Sampling, token_sampler
 from vla.models.decoders.text import token_loss
-from vla.models.heads.base import HeadLoss, Prediction
+from vla.models.heads.base import HeadLoss, KnownActions, Prediction
 from vla.models.heads.plan_hysteresis import rows_keeping_previous_plan
 from vla.models.heads.plans import PlanFormat
 from vla.models.heads.queries import QueryHead
@@ -79,6 +80,11 @@ class ChainOfThoughtHead(nn.Module):
             horizon=horizon,
         )
 
+    @property
+    def uses_known_actions(self) -> bool:
+        """True if the inner head continues known actions."""
+        return self.action.uses_known_actions
+
     def loss(
         self,
         decoder: Decoder,
@@ -119,19 +125,24 @@ class ChainOfThoughtHead(nn.Module):
         instructions: list[str],
         previous_plans: Sequence[str] = (),
         row_seeds: Sequence[int] = (),
+        drafts: Sequence[Draft] = (),
+        known: KnownActions | None = None,
     ) -> Prediction:
-        """Plans, greedy or sampled (``sampling``), then actions.
+        """Plans, greedy or sampled (``sampling``), then actions, which continue ``known``.
 
         Args:
             previous_plans: those of the step before (see ``rows_keeping_previous_plan``).
             row_seeds: one seed per row for sampling, see ``TokenSampler``.
+            drafts: one per row, for speculative decoding; the new plans are written into them.
         """
         tokenizer, prompts = decoder.tokenizer, [robot_prompt(i) for i in instructions]
         plans = [""] * len(prompts)
         if self.plan_format.mode is not False:
             texts = [self.plan_format.free_text(decoder) for _ in prompts]
             sampler = token_sampler(self.sampling, row_seeds or range(len(prompts)))
-            generate(decoder, prefix, prompts, texts, sampler)
+            out = generate(decoder, prefix, prompts, texts, sampler, [d.before for d in drafts])
+            for draft, ids in zip(drafts, out.tokens, strict=False):
+                draft.replace(ids, out.passes, ids, [])
             plans = [tokenizer.decode(text.tokens).strip() for text in texts]
         make_ids = partial(self.plan_format.ids, tokenizer)
         for row in rows_keeping_previous_plan(
@@ -139,5 +150,5 @@ class ChainOfThoughtHead(nn.Module):
         ):
             plans[row] = previous_plans[row]
         plan_ids = [make_ids(plan) for plan in plans]
-        action = self.action.predict(decoder, prefix, instructions, plan_ids)
+        action = self.action.predict(decoder, prefix, instructions, plan_ids, known)
         return Prediction(action.normalized_actions_BHA, plans)

@@ -50,4 +50,4 @@ class ClassificationHead(QueryHead):
 
     def actions_from_states(self, states_KHD: torch.Tensor) -> torch.Tensor:
         """See ``QueryHead``."""
-        return self.codec.value(self._logits(states_KHD).argmax(-1))
+        return self.codec.most_likely(self._logits(states_KHD))

@@ -5,14 +5,16 @@ Sources: arXiv 2210.02747; pi-0, arXiv 2410.24164.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from vla.config import register
-from vla.models.heads.base import HeadLoss
-from vla.models.heads.queries import QueryHead, binary_action, binary_mask, valid_items
+from vla.models.heads.base import HeadLoss, KnownActions
+from vla.models.heads.guidance import guided_velocity
+from vla.models.heads.queries import QueryHead, binary_action, binary_mask, bounded, valid_items
 from vla.types import ActionSpace
 
 
@@ -26,6 +28,8 @@ class FlowHead(QueryHead):
     Raises:
         ValueError: an option is outside its range.
     """
+
+    uses_known_actions: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -70,15 +74,26 @@ class FlowHead(QueryHead):
         return self.out(self.transformer(inputs))
 
     @torch.no_grad()
-    def _integrate(self, context_KHD: torch.Tensor) -> torch.Tensor:
-        """Actions (K, H, A) in [-1, 1] by Euler's method."""
-        x = torch.zeros(len(context_KHD), self.horizon, self.dim, device=context_KHD.device)
-        if self.noise:
-            x = self.noise * torch.randn_like(x)
+    def _integrate(
+        self,
+        context_KHD: torch.Tensor,
+        start_KHA: torch.Tensor | None = None,
+        known: KnownActions | None = None,
+    ) -> torch.Tensor:
+        """Actions (K, H, A) in [-1, 1] by Euler's method, guided towards known ones."""
+        x = start_KHA
+        if x is None:
+            x = torch.zeros(len(context_KHD), self.horizon, self.dim, device=context_KHD.device)
+            if self.noise:
+                x = self.noise * torch.randn_like(x)
         for step in range(self.steps):
-            t = torch.full((len(x),), step / self.steps, device=x.device)
-            x = x + self.velocity(x, t, context_KHD) / self.steps
-        return torch.where(self.binary_A, binary_action(x), x).clamp(-1, 1)
+            t = torch.full(x.shape[:1], step / self.steps, device=x.device)
+            at_t = partial(self.velocity, t_K=t, context_KHD=context_KHD)
+            if known is None:
+                x = x + at_t(x) / self.steps
+            else:
+                x = x + guided_velocity(at_t, x, step / self.steps, known) / self.steps
+        return bounded(torch.where(self.binary_A, binary_action(x), x))
 
     def loss_from_states(
         self, states_KHD: torch.Tensor, normalized_actions_KHA: torch.Tensor, mask_KH: torch.Tensor
@@ -97,6 +112,12 @@ class FlowHead(QueryHead):
         actions = None if self.training else self._integrate(context)
         return HeadLoss(*valid_items(error, mask_KH), actions)
 
-    def actions_from_states(self, states_KHD: torch.Tensor) -> torch.Tensor:
+    def actions_from_states(
+        self, states_KHD: torch.Tensor, start_KHA: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """See ``QueryHead``; the integration begins at ``start_KHA``, if given."""
+        return self._integrate(self.context(states_KHD), start_KHA)
+
+    def actions_after(self, states_KHD: torch.Tensor, known: KnownActions) -> torch.Tensor:
         """See ``QueryHead``."""
-        return self._integrate(self.context(states_KHD))
+        return self._integrate(self.context(states_KHD), known=known)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from vla.config import register
 from vla.models.heads.base import HeadLoss
-from vla.models.heads.queries import QueryHead, binary_action, binary_mask, valid_items
+from vla.models.heads.queries import QueryHead, binary_action, binary_mask, bounded, valid_items
 from vla.types import ActionSpace
 
 
@@ -59,7 +59,8 @@ class MixtureHead(QueryHead):
     ) -> torch.Tensor:
         best = log_weight.argmax(-1)[..., None, None].expand(*log_weight.shape[:-1], 1, self.dim)
         numbers = mean.gather(-2, best).squeeze(-2)
-        return torch.where(self.binary_A, binary_action(binary_logit), numbers).clamp(-1, 1)
+        numbers = torch.where(log_weight.isnan().any(-1, keepdim=True), torch.nan, numbers)
+        return bounded(torch.where(self.binary_A, binary_action(binary_logit), numbers))
 
     def loss_from_states(
         self, states_KHD: torch.Tensor, normalized_actions_KHA: torch.Tensor, mask_KH: torch.Tensor

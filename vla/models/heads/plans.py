@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from vla.models.decoders.base import Decoder
-from vla.models.decoders.generation import Choice, ForcedTokens, FreeText, TokenConstraint
+from vla.models.decoders.constraints import Choice, ForcedTokens, FreeText, TokenConstraint
 from vla.models.decoders.text import continuation
 from vla.models.prompts import ACTION_WORD, plan_text
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from vla.models.decoders.base import Decoder, Prefix, hidden_state_index, is_query_state
-from vla.models.heads.base import HeadLoss, Prediction
+from vla.models.heads.base import HeadLoss, KnownActions, Prediction
 from vla.models.prompts import robot_prompt
 from vla.types import ActionSpace, RobotBatch
 
@@ -73,6 +74,9 @@ class QueryHead(nn.Module, ABC):
     after a plan (see ``ChainOfThoughtHead``).
     """
 
+    # True if ``actions_after`` continues known actions; it is called for no other head.
+    uses_known_actions: ClassVar[bool] = False
+
     def __init__(self, decoder: Decoder, horizon: int, parallel: bool) -> None:
         super().__init__()
         self.queries = ActionQueries(decoder.width, horizon, parallel)
@@ -87,6 +91,10 @@ class QueryHead(nn.Module, ABC):
     @abstractmethod
     def actions_from_states(self, states_KHD: torch.Tensor) -> torch.Tensor:
         """Actions (K, H, A) in [-1, 1]."""
+
+    def actions_after(self, states_KHD: torch.Tensor, known: KnownActions) -> torch.Tensor:
+        """Actions (K, H, A) in [-1, 1] that continue the known ones."""
+        raise NotImplementedError
 
     def read(
         self,
@@ -117,10 +125,13 @@ class QueryHead(nn.Module, ABC):
         prefix: Prefix,
         instructions: list[str],
         plan_ids: Sequence[Sequence[int]] | None = None,
+        known: KnownActions | None = None,
     ) -> Prediction:
         """Actions (B, H, A) in [-1, 1] for one instruction per row."""
         rows = torch.arange(prefix.batch_size, device=prefix.tokens_BND.device)
         hidden = self.read(decoder, prefix, rows, instructions, plan_ids)
+        if known is not None:
+            return Prediction(self.actions_after(hidden.states_KHD, known))
         return Prediction(self.actions_from_states(hidden.states_KHD))
 
 
@@ -137,5 +148,10 @@ def valid_items(loss_KHA: torch.Tensor, mask_KH: torch.Tensor) -> tuple[torch.Te
 
 
 def binary_action(logit: torch.Tensor) -> torch.Tensor:
-    """The binary action -1 or 1."""
-    return torch.where(logit > 0, 1.0, -1.0)
+    """The binary action -1 or 1; NaN if the logit is NaN."""
+    return torch.where(logit.isnan(), logit, torch.where(logit > 0, 1.0, -1.0))
+
+
+def bounded(actions: torch.Tensor) -> torch.Tensor:
+    """Actions clamped to [-1, 1]; NaN where they are not finite, which the policy refuses."""
+    return torch.where(actions.isfinite(), actions.clamp(-1, 1), torch.nan)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from vla.config import register
 from vla.models.heads.base import HeadLoss
-from vla.models.heads.queries import QueryHead, binary_action, binary_mask, valid_items
+from vla.models.heads.queries import QueryHead, binary_action, binary_mask, bounded, valid_items
 from vla.types import ActionSpace
 
 _ERRORS: dict[str, Any] = {
@@ -42,7 +42,7 @@ class RegressionHead(QueryHead):
 
     def _actions(self, raw_KHA: torch.Tensor) -> torch.Tensor:
         """Numbers as they are, binary dimensions by the sign of their logit."""
-        return torch.where(self.binary_A, binary_action(raw_KHA), raw_KHA).clamp(-1, 1)
+        return bounded(torch.where(self.binary_A, binary_action(raw_KHA), raw_KHA))
 
     def loss_from_states(
         self, states_KHD: torch.Tensor, normalized_actions_KHA: torch.Tensor, mask_KH: torch.Tensor

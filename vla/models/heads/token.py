@@ -6,55 +6,49 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import nn
 
-from vla.config import Slot, build, register
-from vla.models.actions.constrained_decoding import ActionConstraint, ActionTokenRules
-from vla.models.actions.vocabulary import ActionVocabulary, Assignment, VocabularyError
+from vla.config import build, register
+from vla.models.actions.constrained_decoding import ActionTokenRules
+from vla.models.actions.vocabulary import ActionVocabulary, VocabularyError
 from vla.models.decoders.base import Decoder, Prefix
-from vla.models.decoders.generation import ForcedTokens, FreeText, Segments, generate
-from vla.models.decoders.sampling import GREEDY, Sampling, token_sampler
+from vla.models.decoders.drafts import Draft
+from vla.models.decoders.generation import generate
+from vla.models.decoders.sampling import GREEDY, token_sampler
 from vla.models.decoders.text import text_loss
-from vla.models.heads.base import HeadLoss, Prediction
+from vla.models.heads.action_texts import action_texts
+from vla.models.heads.base import HeadLoss, KnownActions, Prediction
 from vla.models.heads.plan_hysteresis import rows_keeping_previous_plan
-from vla.models.heads.plans import Plan, PlanFormat
-from vla.models.heads.restricted_vocabulary import LossVocabulary, RestrictedVocabulary
+from vla.models.heads.plans import PlanFormat
+from vla.models.heads.restricted_vocabulary import RestrictedVocabulary
 from vla.models.heads.teacher_forcing import TeacherForcing
+from vla.models.heads.token_config import TokenHeadConfig
 from vla.models.prompts import robot_prompt
 from vla.types import ActionSpace, RobotBatch
 
 
 @dataclass(frozen=True)
-class TokenHeadConfig:
-    """Options of ``TokenHead``."""
+class _Rows:
+    """The rows of one prediction; ``drafts`` may be empty."""
 
-    # Codec of action chunks: uniform (default) or quantile bins, or fast.
-    codec: Annotated[dict[str, Any], Slot("codec")] | None = None
-    # Token ids of the symbols. integers: the tokenizer's numbers (RT-2-PaLI-X); overwrite: its
-    # least used ids (RT-2-PaLM-E); extra: new tokens.
-    token_assignment: Assignment = "integers"
-    # Generate the step's plan before the action: false, true, or auto: the decoder chooses, and
-    # steps of the data with and without a plan teach it when.
-    plan: Plan = False
-    plan_word: str = ""  # word before a plan, for example "Plan:"
-    plan_tokens: int = 8  # maximal length of a generated plan, tokens
-    # With plan: true, accept steps without a plan (robots with and without plans); false: they are
-    # an error.
-    allow_missing_plan: bool = False
-    # Softmax of the loss: all tokens, or only tokens of this robot's targets (robot).
-    loss_vocabulary: LossVocabulary = "all"
-    # The end-of-text token ends a plan, too: for web answers in the format of plans, which no
-    # action follows.
-    eos_ends_plan: bool = False
-    # A new plan must be more likely than the previous one by this many nats; 0: always replan.
-    plan_switch_margin: float = 0.0
-    # Random choice of plan and action tokens among the allowed ones; null: greedy.
-    sampling: Sampling | None = None
-    # Ids for token_assignment=overwrite; saving sets them. null: the least used ones.
-    ids: list[int] | None = None
+    prefix: Prefix
+    prompts: list[str]
+    seeds: Sequence[int]
+    drafts: Sequence[Draft]
+    forced: list[list[int]]
+
+    def select(self, rows: list[int]) -> _Rows:
+        """These rows only."""
+        return _Rows(
+            self.prefix.select(rows),
+            [self.prompts[r] for r in rows],
+            [self.seeds[r] for r in rows],
+            [self.drafts[r] for r in rows] if self.drafts else (),
+            [self.forced[r] for r in rows],
+        )
 
 
 @register("head", "token")
@@ -134,6 +128,11 @@ class TokenHead(nn.Module):
         return "other token ids are overwritten" if ids and saved.get("ids") != ids else ""
 
     @property
+    def uses_known_actions(self) -> bool:
+        """True if the tokens of a chunk begin with those of its first steps; not with FAST."""
+        return self.codec.length is not None
+
+    @property
     def trainable_token_ids(self) -> list[int]:
         """Ids whose embeddings are trained even in a frozen decoder."""
         return self.vocabulary.trainable_token_ids
@@ -195,20 +194,24 @@ class TokenHead(nn.Module):
         instructions: list[str],
         previous_plans: Sequence[str] = (),
         row_seeds: Sequence[int] = (),
+        drafts: Sequence[Draft] = (),
+        known: KnownActions | None = None,
     ) -> Prediction:
         """Plans and actions, greedy or sampled (``sampling``).
 
         Args:
             previous_plans: those of the step before (see ``rows_keeping_previous_plan``).
             row_seeds: one seed per row for sampling, see ``TokenSampler``.
+            drafts: one per row, for speculative decoding; the new texts are written into them.
+            known: its frozen steps are the first ones of the chunks.
         """
         tokenizer, prompts = decoder.tokenizer, [robot_prompt(i) for i in instructions]
-        seeds = row_seeds or range(len(prompts))
-        texts, free, actions = self._constraints(decoder, len(prompts))
-        generate(decoder, prefix, prompts, texts, token_sampler(self.sampling, seeds))
-        symbols = [action.symbols for action in actions]
-        plans = [tokenizer.decode(plan.tokens).strip() for plan in free]
-        rows = rows_keeping_previous_plan(
+        forced: list[list[int]] = [[] for _ in prompts]
+        if known is not None:
+            forced = self.codec.encode(known.normalized_BHA, known.frozen_B)
+        rows = _Rows(prefix, prompts, row_seeds or range(len(prompts)), drafts, forced)
+        plans, symbols = self._generate(decoder, rows)
+        kept = rows_keeping_previous_plan(
             decoder,
             prefix,
             prompts,
@@ -217,28 +220,31 @@ class TokenHead(nn.Module):
             partial(self.plan_format.ids, tokenizer),
             self.plan_switch_margin,
         )
-        if rows:
-            kept = [previous_plans[r] for r in rows]
-            texts, _, actions = self._constraints(decoder, len(rows), kept)
-            sampler = token_sampler(self.sampling, [seeds[r] for r in rows])
-            generate(decoder, prefix.select(rows), [prompts[r] for r in rows], texts, sampler)
-            for row, plan, action in zip(rows, kept, actions, strict=True):
-                plans[row], symbols[row] = plan, action.symbols
+        if kept:
+            _, again = self._generate(decoder, rows.select(kept), [previous_plans[r] for r in kept])
+            for row, chosen in zip(kept, again, strict=True):
+                plans[row], symbols[row] = previous_plans[row], chosen
         return Prediction(self.codec.decode(symbols), plans)
 
-    def _constraints(
-        self, decoder: Decoder, count: int, fixed_plans: list[str] | None = None
-    ) -> tuple[list[Segments], list[FreeText], list[ActionConstraint]]:
-        """(whole text, plan, action) of ``count`` rows; ``fixed_plans`` replace generated ones."""
-        ids, texts, free, actions = self.token_rules.ids, [], [], []
-        for row in range(count):
-            plan, action = self.plan_format.free_text(decoder), ActionConstraint(self.token_rules)
-            if fixed_plans is None:
-                before = self.plan_format.constraints(decoder, plan, ids)
-            else:
-                fixed = self.plan_format.ids(decoder.tokenizer, fixed_plans[row])
-                before = [ForcedTokens(fixed, ids)]
-            texts.append(Segments([*before, action]))
-            free.append(plan)
-            actions.append(action)
-        return texts, free, actions
+    def _generate(
+        self, decoder: Decoder, rows: _Rows, fixed_plans: list[str] | None = None
+    ) -> tuple[list[str], list[list[int]]]:
+        """Plan and action symbols of every row."""
+        texts, free, actions = action_texts(self, decoder, rows.forced, fixed_plans)
+        ids = [self._draft_ids(draft) for draft in rows.drafts]
+        sampler = token_sampler(self.sampling, rows.seeds)
+        out = generate(decoder, rows.prefix, rows.prompts, texts, sampler, ids)
+        for draft, tokens, action in zip(rows.drafts, out.tokens, actions, strict=False):
+            before = tokens[: -len(self.token_rules.targets(action.symbols))]
+            draft.replace(tokens, out.passes, before, action.symbols)
+        plans = [decoder.tokenizer.decode(plan.tokens).strip() for plan in free]
+        return plans, [action.symbols for action in actions]
+
+    def _draft_ids(self, draft: Draft) -> list[int]:
+        """The last chunk, advanced by the steps since then and filled up with its last action."""
+        symbols = draft.symbols
+        if symbols and self.codec.length is not None:
+            dim = self.token_rules.dim
+            left = symbols[draft.steps * dim :]
+            symbols = left + symbols[-dim:] * ((len(symbols) - len(left)) // dim)
+        return [*draft.before, *(self.token_rules.targets(symbols) if symbols else [])]

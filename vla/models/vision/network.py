@@ -14,6 +14,12 @@ from vla.config.registry import nearest
 from vla.models.pretrained import load_pretrained
 from vla.models.vision.names import no_such_model
 
+# Arguments of timm.create_model by which it loads weights or code from other places.
+_LOADING = (
+    *("pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "pretrained_custom_load"),
+    *("pretrained_filter_fn", "kwargs_filter", "cache_dir", "state_dict"),
+    *("hf_hub_id", "url", "file"),
+)
 _OWNED = {  # arguments of timm.create_model -> the option that sets them
     "pretrained": "weights",
     "checkpoint_path": "weights",
@@ -51,6 +57,11 @@ def timm_model(model: str, image_size: int, download: bool, options: dict[str, A
     if image_size < 1:
         raise ValueError(f"vision.image_size={image_size}: expected at least 1 px")
     for name in options:
+        if name in _LOADING:
+            raise ValueError(
+                f"vision.options.{name}: loads weights or code; use vision.weights, which accepts "
+                "a .safetensors file"
+            )
         if name in _OWNED:
             raise ValueError(
                 f"vision.options.{name}: the encoder sets it; use vision.{_OWNED[name]}"

@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import msgpack
-import numpy as np
-from starlette.concurrency import run_in_threadpool
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from vla.config import register
-from vla.serve.protocols.arrays import fields_of, number_type, to_array
-from vla.serve.protocols.base import Protocol
+from vla.serve.client import pack
+from vla.serve.protocols.arrays import fields_of, to_array, to_number
+from vla.serve.protocols.base import Protocol, receive
+from vla.serve.protocols.messages import read_msgpack
 from vla.serve.service import PolicyService, RequestError
 
 
@@ -24,7 +23,10 @@ class OpenPi(Protocol):
     urls = ("ws://{address}/ (openpi)",)
 
     def routes(self, service: PolicyService) -> list[BaseRoute]:
-        """One websocket route. The server sends the policy's description first."""
+        """One websocket route. The server sends the policy's description first.
+
+        The reply to an invalid request is its reason as a text; the connection stays open.
+        """
 
         async def session(socket: WebSocket) -> None:
             await socket.accept()
@@ -32,85 +34,54 @@ class OpenPi(Protocol):
             client, previous_ms = object(), 0.0
             try:
                 while True:
-                    message = await _receive(socket)
+                    message = await receive(socket)
                     start = time.perf_counter()
-                    fields = fields_of(unpack(message))
-                    observation = await run_in_threadpool(
-                        service.observation, fields, fields.get("prompt"), client
-                    )
-                    called = time.perf_counter()
-                    chunks, plans = await run_in_threadpool(
-                        service.runner.predict, [client], [observation]
-                    )
-                    timing = {"infer_ms": _ms_since(start)}
+                    try:
+                        reply = await _answer(service, message, client)
+                    except RequestError as error:
+                        await socket.send_text(str(error))
+                        continue
+                    finally:
+                        del message  # a connection that waits keeps no memory
+                    reply["server_timing"] = {"infer_ms": _ms_since(start)}
                     if previous_ms:
-                        timing["prev_total_ms"] = previous_ms
-                    answer = {
-                        "actions": service.runner.actions_to_execute(client, chunks[0]),
-                        "plan": plans[0],
-                        "policy_timing": {"infer_ms": _ms_since(called)},
-                        "server_timing": timing,
-                    }
-                    await socket.send_bytes(pack(answer))
+                        reply["server_timing"]["prev_total_ms"] = previous_ms
+                    await socket.send_bytes(pack(reply))
                     previous_ms = _ms_since(start)
             except WebSocketDisconnect:
                 return
             finally:
-                service.runner.reset(client)
+                service.reset(client)
 
         return [WebSocketRoute("/", session)]
 
 
-async def _receive(socket: WebSocket) -> bytes:
-    try:
-        return await socket.receive_bytes()
-    except KeyError as error:  # Starlette's answer to a text frame
-        raise RequestError("expected a binary msgpack message, got a text message") from error
+async def _answer(
+    service: PolicyService, message: bytes | str | None, client: object
+) -> dict[str, Any]:
+    size = len(message or ())
+    fields = await service.off_loop(lambda: fields_of(unpack(message)), size=size)
+    answer = await service.answer(fields, fields.get("prompt"), client, size)
+    timing = {"infer_ms": answer.infer_ms}
+    return {"actions": answer.actions, "plan": answer.plan, "policy_timing": timing}
 
 
 def _ms_since(start: float) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
-def unpack(message: bytes) -> dict[str, Any]:
+def unpack(message: bytes | str | None) -> dict[str, Any]:
     """One msgpack observation: names to arrays, texts and further mappings.
 
     Raises:
         RequestError: not msgpack, not a mapping with text keys, or an invalid array.
     """
-    try:
-        request = msgpack.unpackb(message, object_hook=_from_msgpack, strict_map_key=False)
-    except RequestError:
-        raise
-    except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
-        raise RequestError(f"not a msgpack message ({error})") from error
-    if not isinstance(request, dict) or not all(isinstance(k, str) for k in request):
-        raise RequestError("expected a mapping of names to arrays and texts")
-    return request
-
-
-def pack(value: dict[str, Any]) -> bytes:
-    """Inverse of ``unpack``."""
-    return msgpack.packb(value, default=_to_msgpack, use_bin_type=True)
+    return read_msgpack(message, _from_msgpack)
 
 
 def _from_msgpack(value: dict[Any, Any]) -> Any:
     if b"__ndarray__" in value:
         return to_array(value.get(b"data"), value.get(b"dtype"), value.get(b"shape"))
     if b"__npgeneric__" in value:
-        data = np.asarray(value.get(b"data"), number_type(value.get(b"dtype"))).tobytes()
-        return to_array(data, value.get(b"dtype"), ()).item()
+        return to_number(value.get(b"data"), value.get(b"dtype"))
     return value
-
-
-def _to_msgpack(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return {
-            b"__ndarray__": True,
-            b"data": value.tobytes(),
-            b"dtype": value.dtype.str,
-            b"shape": value.shape,
-        }
-    if isinstance(value, np.generic):
-        return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
-    raise TypeError(f"cannot send a {type(value).__name__}")
