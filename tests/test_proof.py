@@ -11,7 +11,7 @@ import torch
 
 from vla.config import check
 from vla.errors import ConfigError
-from vla.models.decoders import proof_causal
+from vla.models.decoders import proving
 from vla.models.decoders.base import Prefix
 from vla.models.decoders.causal_texts import CausalTexts
 from vla.models.decoders.masks import TextStructure
@@ -164,8 +164,8 @@ def test_the_verdict_is_cached_and_random_numbers_do_not_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls = []
-    prove = proof_causal._prove
-    monkeypatch.setattr(proof_causal, "_prove", lambda *a: calls.append(a) or prove(*a))
+    prove = proving.prove
+    monkeypatch.setattr(proving, "prove", lambda *a: calls.append(a) or prove(*a))
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)

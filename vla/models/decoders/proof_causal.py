@@ -11,9 +11,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from vla.models.decoders.base import Prefix
 from vla.models.decoders.causal_texts import CausalTexts
 from vla.models.decoders.checks import Subject, encode_one
-from vla.models.decoders.proof import Check, Verdict, cached, one_line
-from vla.models.decoders.proving import prove
-from vla.models.decoders.tiny import default_config, tiny_fields
+from vla.models.decoders.proof import Verdict
+from vla.models.decoders.proving import prove_language
 from vla.models.decoders.tiny_models import ProofTokenizer, tiny_model
 
 
@@ -23,28 +22,14 @@ def causal_families() -> list[str]:
 
 
 def prove_causal(config: Any) -> Verdict:
-    """The verdict about a family; the proof of a second takes no time when it is in the cache.
-
-    Args:
-        config: a Hugging Face configuration, or a model type with its default fields.
-    """
-    family = config if isinstance(config, str) else config.model_type
-    try:
-        config = default_config(family) if isinstance(config, str) else config
-        about = {"class": type(config).__name__, "fields": tiny_fields(config)}
-    except Exception as error:  # any error of a foreign configuration class is a refusal
-        return Verdict("causal", family, (Check("tiny configuration", False, one_line(error)),))
-    return cached("causal", family, about, lambda: _prove(config, family))
+    """The verdict about a family, see ``prove_language``."""
+    return prove_language("causal", config, tiny_decoder, _subject)
 
 
 def tiny_decoder(config: Any) -> CausalTexts:
     """A tiny decoder of the class of a configuration, without a proof."""
     lm = tiny_model(AutoModelForCausalLM, config, lambda lm, ids: lm(input_ids=ids))
     return CausalTexts.of_model(lm, ProofTokenizer())
-
-
-def _prove(config: Any, family: str) -> Verdict:
-    return prove("causal", family, lambda: tiny_decoder(config), _subject)
 
 
 def _subject(decoder: CausalTexts) -> Subject:

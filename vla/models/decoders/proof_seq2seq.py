@@ -11,10 +11,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_L
 from vla.models.decoders.base import Prefix
 from vla.models.decoders.checks import Failed, Subject, encode_one
 from vla.models.decoders.own_forward import start_token
-from vla.models.decoders.proof import Check, Verdict, cached, one_line
-from vla.models.decoders.proving import prove
+from vla.models.decoders.proof import Verdict
+from vla.models.decoders.proving import prove_language
 from vla.models.decoders.seq2seq_texts import Seq2SeqTexts
-from vla.models.decoders.tiny import default_config, tiny_fields
 from vla.models.decoders.tiny_models import ProofTokenizer, tiny_model
 
 
@@ -24,22 +23,8 @@ def seq2seq_families() -> list[str]:
 
 
 def prove_seq2seq(config: Any) -> Verdict:
-    """The verdict about a family, from the cache or from the checks.
-
-    Args:
-        config: a Hugging Face configuration, or a model type with its default fields.
-    """
-    family = config if isinstance(config, str) else config.model_type
-    try:
-        config = default_config(family) if isinstance(config, str) else config
-        about = {"class": type(config).__name__, "fields": tiny_fields(config)}
-    except Exception as error:  # any error of a foreign configuration class is a refusal
-        return Verdict("seq2seq", family, (Check("tiny configuration", False, one_line(error)),))
-    return cached("seq2seq", family, about, lambda: _prove(config, family))
-
-
-def _prove(config: Any, family: str) -> Verdict:
-    return prove("seq2seq", family, lambda: tiny_decoder(config), _subject)
+    """The verdict about a family, see ``prove_language``."""
+    return prove_language("seq2seq", config, tiny_decoder, _subject)
 
 
 def tiny_decoder(config: Any) -> Seq2SeqTexts:

@@ -6,8 +6,29 @@ from collections.abc import Callable
 from typing import Any
 
 from vla.models.decoders.checks import CHECKS, DRAFTS, Failed, Subject
-from vla.models.decoders.proof import Check, Execution, Verdict, one_line
+from vla.models.decoders.proof import Check, Execution, Verdict, cached, one_line
+from vla.models.decoders.tiny import default_config, tiny_fields
 from vla.models.decoders.tiny_models import isolated
+
+
+def prove_language(
+    kind: str, config: Any, make: Callable[[Any], Any], state: Callable[[Any], Subject]
+) -> Verdict:
+    """The verdict about a family of language models, from the cache or from the checks.
+
+    Args:
+        kind: see ``Verdict``.
+        config: a Hugging Face configuration, or a model type with its default fields.
+        make: a configuration to a tiny decoder.
+        state: see ``prove``.
+    """
+    family = config if isinstance(config, str) else config.model_type
+    try:
+        config = default_config(family) if isinstance(config, str) else config
+        about = {"class": type(config).__name__, "fields": tiny_fields(config)}
+    except Exception as error:  # any error of a foreign configuration class is a refusal
+        return Verdict(kind, family, (Check("tiny configuration", False, one_line(error)),))
+    return cached(kind, family, about, lambda: prove(kind, family, lambda: make(config), state))
 
 
 def prove(

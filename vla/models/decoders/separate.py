@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from vla.models.decoders.text import encode
 log = logging.getLogger(__name__)
 
 
-class TextDecoder(LanguageModel):
+class TextDecoder(LanguageModel, ABC):
     """A language model that implements ``Decoder``; subclasses run one group of texts.
 
     execution: ``packed`` runs all texts in one pass, ``separate`` each group of texts in its own.
@@ -110,6 +111,7 @@ class TextDecoder(LanguageModel):
         """Numbers of tokens of the prompts."""
         return [len(encode(self.tokenizer, prompt)) for prompt in prompts]
 
+    @abstractmethod
     def _encode(
         self,
         prefix: Prefix,
@@ -121,21 +123,20 @@ class TextDecoder(LanguageModel):
         parallel: bool,
     ) -> torch.Tensor:
         """``encode_texts`` of one group."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _prefill(
         self, prefix: Prefix, prompts: Sequence[str], proposals: Sequence[Sequence[int]]
     ) -> tuple[DecodingState, torch.Tensor]:
         """``prefill`` of one group."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _decode_step(self, state: DecodingState, ids_BL: torch.Tensor) -> torch.Tensor:
         """``decode_step`` of one group."""
-        raise NotImplementedError
 
+    @abstractmethod
     def keep(self, state: DecodingState, count_B: torch.Tensor) -> None:
         """See ``Decoder.keep``."""
-        raise NotImplementedError
 
 
 def _groups(keys: Sequence[Hashable]) -> list[list[int]]:
