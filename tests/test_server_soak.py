@@ -9,8 +9,10 @@ import multiprocessing
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import msgpack
@@ -26,6 +28,7 @@ from websockets.sync.client import connect
 from vla.serve.limits import MIB
 
 pytestmark = pytest.mark.filterwarnings("default")
+Result = TypeVar("Result")
 REQUESTS = int(os.environ.get("VLA_SOAK_REQUESTS", "300"))
 
 
@@ -86,21 +89,11 @@ def soak() -> list[float]:
         return seen
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
-def test_memory_stays_flat_over_many_requests() -> None:
-    """In a process of its own, because tests before this one leave memory to the allocator."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        seen = process.submit(soak).result()
-    shown = ", ".join(f"{mib:.1f}" for mib in seen)
-    print(f"RSS after the third to sixth part of {REQUESTS} requests: {shown} MiB")
-    assert sum(seen[2:]) / 2 - sum(seen[:2]) / 2 < 10  # the noise of the allocator
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
-def test_memory_returns_after_large_messages() -> None:
-    image = wire(np.full((2500, 2500, 3), 100, np.uint8))  # 18 MiB
-    message = msgpack.packb({"image": image, "prompt": "go"})
+def large_messages() -> float:
+    """Growth of resident memory, in MiB, over ten messages of 18 MiB each."""
+    message = msgpack.packb(
+        {"image": wire(np.full((2500, 2500, 3), 100, np.uint8)), "prompt": "go"}
+    )
     small = msgpack.packb({"image": wire(np.zeros((20, 20, 3), np.uint8)), "prompt": "go"})
     with (
         running_server() as (address, _, _),
@@ -112,11 +105,31 @@ def test_memory_returns_after_large_messages() -> None:
             connection.recv(10)
         time.sleep(0.7)
         before = resident()
-        for _ in range(3):
+        for _ in range(10):
             connection.send(message)
             reply = connection.recv(30)
             assert isinstance(reply, bytes) and array(msgpack.unpackb(reply)["actions"])[0, 0]
         end = time.monotonic() + 5
         while resident() - before > 8 and time.monotonic() < end:
             time.sleep(0.1)
-        assert resident() - before < 8  # MiB
+        return resident() - before
+
+
+def alone(function: Callable[[], Result]) -> Result:
+    """Run in a process of its own: tests before this one leave free memory to the allocator."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(function).result()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+def test_memory_stays_flat_over_many_requests() -> None:
+    seen = alone(soak)
+    shown = ", ".join(f"{mib:.1f}" for mib in seen)
+    print(f"RSS after the third to sixth part of {REQUESTS} requests: {shown} MiB")
+    assert sum(seen[2:]) / 2 - sum(seen[:2]) / 2 < 10  # the noise of the allocator
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+def test_memory_returns_after_large_messages() -> None:
+    assert alone(large_messages) < 27  # MiB: of 180, the allocator may keep one message
