@@ -9,8 +9,10 @@ import pytest
 from conftest import REPOSITORY
 from policies import make_policy
 
+from vla.cli.bench import bench
 from vla.errors import ConfigError
-from vla.evaluation.bench import measure, run_bench
+from vla.evaluation.bench import measure
+from vla.evaluation.bench_text import report
 
 POLICY = REPOSITORY / "experiments" / "tabletop_seen" / "policy"
 
@@ -18,7 +20,8 @@ POLICY = REPOSITORY / "experiments" / "tabletop_seen" / "policy"
 def test_the_kept_policy_needs_fewer_passes_and_writes_the_tokens_of_generate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = run_bench(POLICY, None, "cpu", 6, False, tmp_path / "bench.json")
+    bench(POLICY, steps=6, device="cpu", out=tmp_path / "bench.json", as_json=True)
+    found = json.loads(capsys.readouterr().out)
     assert found["equal_tokens"] and found["generate"]["equal_steps"] == found["generate"]["of"]
     plain, drafted = (
         found["ways"][f"{way}, static cache"] for way in ("one token a pass", "drafts")
@@ -26,7 +29,7 @@ def test_the_kept_policy_needs_fewer_passes_and_writes_the_tokens_of_generate(
     assert plain["passes"] == plain["tokens"] == drafted["tokens"]
     assert drafted["passes"] < 0.6 * plain["passes"]
     assert json.loads((tmp_path / "bench.json").read_text()) == found
-    text = capsys.readouterr().out
+    text = report(found)
     assert "tokens: all ways give the same" in text and "Hugging Face generate" in text
 
 

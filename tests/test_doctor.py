@@ -16,10 +16,13 @@ from PIL import Image
 from vla.data.pack import pack_from
 from vla.data.splits import resplit
 from vla.doctor.checks import examine
+from vla.doctor.findings import Summary
 from vla.doctor.policy_fit import compare
 from vla.doctor.report import run_doctor
-from vla.doctor.views import open_dataset
+from vla.doctor.signals import image_motion
+from vla.doctor.views import DatasetView, EpisodeView, open_dataset
 from vla.policies.spec import RobotSpec
+from vla.types import ActionSpace
 from vla.utils.io import write_json
 
 STEPS = 40
@@ -214,3 +217,19 @@ def test_statistics_of_a_policy_are_compared(tmp_path: Path) -> None:
 def test_real_data_is_read() -> None:
     found = checks_of(REPOSITORY.parent / "shared/realdata/g1_lerobot21")
     assert "unreadable episode" in found and "single instruction" in found
+
+
+@pytest.mark.parametrize(("rows", "found"), [(0, []), (6, ["video misaligned"])])
+def test_a_trend_of_the_speed_is_no_shift_of_the_video(rows: int, found: list[str]) -> None:
+    rng, episodes, motion = np.random.default_rng(0), [], {}
+    for e in range(6):  # the images change most 12 rows after the state
+        jitter, t = rng.random(79), np.arange(79)
+        speed = np.exp(-(((t - 30) / 10) ** 2)) + 0.3 * jitter
+        state = np.cumsum(np.append(0.0, speed))[:, None]
+        images = np.exp(-(((t - 42) / 10) ** 2)) + 0.3 * np.roll(jitter, rows)
+        view = EpisodeView(str(e), "go", 10.0, state, state, None, ("top",), lambda c, r: [])
+        episodes.append(view)
+        motion[view.key] = images
+    dataset = DatasetView("d", ActionSpace(("x",), ("m",), (0.0,), (99.0,)), lambda: iter(episodes))
+    findings = image_motion(dataset, Summary(episodes, motion))
+    assert [f.check for f in findings] == found

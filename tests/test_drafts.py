@@ -19,9 +19,9 @@ from vla.inference.engine import speed_up
 from vla.models.decoders.base import Prefix
 from vla.models.decoders.constraints import FreeText, Segments
 from vla.models.decoders.drafts import Draft
+from vla.models.decoders.fast_decoding import static_decoding
 from vla.models.decoders.generation import generate
 from vla.models.decoders.sampling import Sampling, TokenSampler
-from vla.models.decoders.static_cache import static_decoding
 from vla.models.decoders.tokenizer import train_tokenizer
 from vla.models.prompts import robot_prompt
 

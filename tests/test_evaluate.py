@@ -19,7 +19,8 @@ from vla.benchmarks.base import Benchmark, EpisodeResult, Task
 from vla.benchmarks.tabletop.layouts import LAYOUTS
 from vla.errors import DataError
 from vla.evaluation.replay import replay, run_replay
-from vla.evaluation.rollout import SEED, evaluate, open_benchmark, read_results, rollouts
+from vla.evaluation.results import read_results
+from vla.evaluation.rollout import SEED, evaluate, open_benchmark, rollouts
 from vla.evaluation.statistics import mcnemar, summary, wilson
 from vla.evaluation.video import save_videos
 from vla.inference.runner import PolicyRunner
@@ -89,6 +90,9 @@ class Expert:
 
     def reset(self, key: int) -> None:
         self.key = key
+
+    def looks(self, key: int) -> bool:
+        return True
 
     def act(self, keys: Sequence[int], observations: Sequence[Any]) -> np.ndarray:
         return np.stack(

@@ -13,6 +13,7 @@ from fake_policies import ACTIONS, RecordingPolicy
 from vla.errors import ConfigError, DataError, EnvironmentFailed
 from vla.evaluation.environment import check_actions
 from vla.evaluation.rollout import evaluate, open_benchmark
+from vla.policies.bound import RenamedCameras
 from vla.types import ActionSpace
 from vla.utils.resize import fit_image
 
@@ -25,11 +26,15 @@ class OddEnv(gym.Env[Any, Any]):
     """Its observation is ``fields``; ``crash`` is raised at the second step."""
 
     def __init__(
-        self, fields: Any = None, crash: Exception | None = None, space: Any = None
+        self,
+        fields: Any = None,
+        crash: Exception | None = None,
+        space: Any = None,
+        actions: Any = None,
     ) -> None:
-        self.fields, self.crash, self.actions = fields, crash, []
+        self.fields, self.crash = fields, crash
         self.observation_space = space
-        self.action_space = gym.spaces.Box(-0.5, 0.5, (3,), np.float32)
+        self.action_space = actions or gym.spaces.Box(-0.5, 0.5, (3,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         self.steps = 0
@@ -50,7 +55,7 @@ def environment() -> Iterator[None]:
     del gym.registry["Odd-v0"]
 
 
-def run(policy: RecordingPolicy, fields: Any, more: Any = None, **options: Any) -> Any:
+def run(policy: Any, fields: Any, more: Any = None, **options: Any) -> Any:
     config = {"name": "gym", "id": "Odd-v0", "instruction": "go", **options}
     config["options"] = {"fields": fields, **(more or {})}
     benchmark = open_benchmark(config, policy.spec.cameras)
@@ -100,6 +105,16 @@ def test_names_can_be_mapped_and_two_sides_are_listed_otherwise() -> None:
         run(policy, {"state": np.zeros(3)})
 
 
+def test_cameras_of_a_policy_get_other_names_as_for_the_server() -> None:
+    policy, fields = two_cameras(), {"a": WRIST, "b": FRONT, "c": WRIST}
+    renamed = RenamedCameras(policy, {"front": "b", "wrist": "a"})
+    assert renamed.spec.cameras == ("b", "a") and renamed.robot == policy.robot
+    run(renamed, fields)
+    assert np.array_equal(seen(policy), [FRONT, WRIST])
+    with pytest.raises(ConfigError, match=r"--camera frnt=.*no such camera; choices: front, wrist"):
+        RenamedCameras(policy, {"frnt": "b"})
+
+
 def test_images_of_another_size_are_fitted_as_for_training_and_dark_floats_stay_dark() -> None:
     policy = RecordingPolicy(cameras=("front",), image_size=(10, 10), image_fit="pad")
     run(policy, {"front": FRONT})
@@ -139,7 +154,14 @@ def test_a_crash_inside_the_environment_is_one_line_with_seed_and_step() -> None
         ({"id": "Od-v0"}, "'Od-v0': no such environment; did you mean 'Odd-v0'"),
         ({"id": "no_such_module:Odd-v0"}, "cannot import the module no_such_module; install"),
         ({"id": "Odd-v0", "options": {"feilds": {}}}, "cannot be made with options .*'feilds'"),
-        ({"id": "CartPole-v1"}, "only a Box of shape"),
+        ({"id": "Odd-v0", "options": {"actions": gym.spaces.Text(4)}}, "supported are Box, Discr"),
+        ({"id": "Odd-v0", "wrappers": ["Wrapper"]}, r"wrappers\[0\]: expected module:name"),
+        ({"id": "Odd-v0", "wrappers": ["gymnasium:Nothing"]}, "gymnasium has no 'Nothing'"),
+        (
+            {"id": "Odd-v0", "wrappers": ["gymnasium:Wrapper", "json:loads"]},
+            r"\[1\]: json:loads can",
+        ),
+        ({"id": "Odd-v0", "scores": {"best": "biggest reward"}}, "benchmark.scores.best: expected"),
         ({"id": "Odd-v0", "instrution": "go"}, "did you mean 'instruction'"),
     ],
 )

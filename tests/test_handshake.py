@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from conftest import REPOSITORY
 
 from vla.errors import ConfigError
 from vla.policies.spec import RobotSpec
-from vla.serve.handshake import interface, mismatches, text
+from vla.serve.handshake import harness_specs, interface, mismatches, text
 from vla.types import ActionSpace
 
 POLICY = str(REPOSITORY / "experiments" / "tabletop_seen" / "policy")
@@ -50,6 +51,18 @@ def test_known_facts_are_stated_and_others_are_null() -> None:
     other = interface(RobotSpec(two, (), (0, 0)), "arm")
     assert other["gripper"] is None and other["statistics_key"] is None
     assert any(line.startswith("rotation") and line.endswith("unknown") for line in text(ABOUT))
+
+
+def test_conventions_of_the_action_space_are_stated() -> None:
+    space = replace(SPACE, relative=("x",), absolute=("gripper",), rotation="axis_angle")
+    about = interface(RobotSpec(ActionSpace.from_dict(space.to_dict()), (), (0, 0)), "arm")
+    assert about["action_reference"] == ["relative", None, "absolute"]
+    assert about["rotation"] == "axis_angle"
+    assert harness_specs(about)["action_spec"]["rotation"]["format"] == "axis_angle"
+    assert mismatches(about, {"rotation": "euler_xyz"})[0]
+    assert space == SPACE and "rotation" not in SPACE.to_dict()  # saved policies stay equal
+    with pytest.raises(ValueError, match="relative and absolute"):
+        replace(space, absolute=("x",))
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,25 @@ def test_mapping_options_change_actions_state_and_images(tmp_path: Path) -> None
     assert delta.actions.shape[1] == 2 and np.allclose(delta.actions[:, 0], 0.0)
 
 
+def test_the_dimensions_of_the_state_can_be_named(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "d")
+    rules = Mapping(size=32, state=["state[0:2]"], state_names=["east", "north"])
+    source = RobotSource(str(root), rules)
+    assert source.state_names == ("east", "north")
+    assert source.describe()["mapping"]["state_names"] == ["east", "north"]
+
+
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
+        (
+            Mapping(state=["state[0:2]"], state_names=["east"]),
+            r"mapping\.state_names: 1 names for 2 state dims",
+        ),
+        (
+            Mapping(state=["state[0:2]"], state_names=["east", "east"]),
+            r"mapping\.state_names: two names are equal: east, east",
+        ),
         (
             Mapping(action=["acton"]),
             r"mapping\.action: no field 'acton'; its number fields are action, state",
@@ -64,6 +80,11 @@ def test_mapping_options_change_actions_state_and_images(tmp_path: Path) -> None
         (Mapping(rate_hz=50), r"rate_hz=50: the recording has only 10\.0 rows a second"),
         (Mapping(names=["a"]), r"1 names for 3 action dims"),
         (Mapping(plan="nothing"), r"mapping\.plan: no 'nothing'; choices: subtask"),
+        (
+            Mapping(absolute=["x"], delta={"x": "x"}),
+            r"mapping\.absolute: x also in relative, delta",
+        ),
+        (Mapping(relative=["z"]), r"mapping\.relative: no 'z'; choices: x, y, grip"),
     ],
 )
 def test_wrong_mappings_are_refused_with_the_choices(
@@ -71,6 +92,14 @@ def test_wrong_mappings_are_refused_with_the_choices(
 ) -> None:
     with pytest.raises(DataError, match=message):
         RobotSource(str(write_folder(tmp_path / "d")), rules)
+
+
+def test_conventions_of_the_actions_are_recorded(tmp_path: Path) -> None:
+    root = str(write_folder(tmp_path / "d"))
+    rules = Mapping(accumulate=["y"], relative=["x"], absolute=["grip"], rotation="axis_angle")
+    space = RobotSource(root, rules).action_space
+    assert (space.relative, space.absolute, space.rotation) == (("x", "y"), ("grip",), "axis_angle")
+    assert RobotSource(root).action_space.rotation == ""
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,9 @@ def test_options_of_plans_are_checked() -> None:
         def encode(self, text: str, **_: Any) -> list[int]:
             return [0] * len(text.split())
 
+        def __len__(self) -> int:
+            return 1
+
     PlanFormat("auto", 4).check(OneWord())
     with pytest.raises(ValueError, match=r"head\.plan_word='Plan:': this tokenizer does not dist"):
         PlanFormat("auto", 4, "Plan:").check(OneWord())

@@ -14,7 +14,7 @@ from policies import WORDS
 from vla.config import build
 from vla.errors import ConfigError
 from vla.models.decoders.base import Prefix
-from vla.models.decoders.language import HiddenToLogits
+from vla.models.decoders.output_layer import HiddenToLogits
 from vla.models.decoders.proof import Check, Verdict
 from vla.models.decoders.proof_seq2seq import prove_seq2seq, tiny_decoder
 from vla.models.decoders.seq2seq_texts import Seq2SeqTexts

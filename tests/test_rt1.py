@@ -82,6 +82,7 @@ def test_instructions_that_share_an_image_equal_instructions_with_copies(trainin
     assert not torch.allclose(shared[0], shared[1], atol=1e-2)
 
 
+@pytest.mark.slow
 def test_gradients_of_shared_images_are_deterministic_with_two_threads() -> None:
     """The gradient of an image is a sum over its instructions, in a fixed order."""
     policy, threads = make_rt1(), torch.get_num_threads()

@@ -130,6 +130,7 @@ def test_memory_stays_flat_over_many_requests() -> None:
     assert sum(seen[2:]) / 2 - sum(seen[:2]) / 2 < 10  # the noise of the allocator
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
 def test_memory_returns_after_large_messages() -> None:
     assert alone(large_messages) < 27  # MiB: of 180, the allocator may keep one message

@@ -72,7 +72,7 @@ def test_yaml_files(
         (["--task", "pik"], r"'pik'; did you mean 'pick'"),
         (["sise=64"], r"sise: unknown key; did you mean 'size'"),
         (["--env", "NoSuchEnv-v0"], r"NoSuchEnv"),
-        (["--env", "CartPole-v1"], r"Box"),
+        (["--env", "CartPole-v1"], r"takes 1 action numbers .*the policy gives 8"),
         (["--env", "no_such_module:Env-v0"], r"no_such_module"),
         (["--benchmark", "tabeltop"], r"did you mean 'tabletop'"),
         (["--robot", "nobody"], r"nobody"),

@@ -140,7 +140,9 @@ def test_queries_follow_the_target_ids(family: str, folders: dict[str, str]) -> 
         assert torch.allclose(a[:, count:-1], b[:, count:-1], atol=1e-5) != parallel
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "florence2"])
+@pytest.mark.parametrize(
+    "family", ["qwen2_5_vl", pytest.param("florence2", marks=pytest.mark.slow)]
+)
 def test_the_state_beside_a_vlm_trains_and_reloads(
     family: str, folders: dict[str, str], tmp_path: Path
 ) -> None:

@@ -12,7 +12,8 @@ from vla.benchmarks.base import EpisodeResult
 from vla.config import build, configs_dir, load_config
 from vla.data.pack import pack_from
 from vla.evaluation.report import section, table_rows, write_html
-from vla.evaluation.rollout import evaluate, open_benchmark, read_results
+from vla.evaluation.results import read_results
+from vla.evaluation.rollout import evaluate, open_benchmark
 from vla.evaluation.video import animation, contact_sheet
 from vla.inference.inputs import to_images
 from vla.inference.runner import PolicyRunner

@@ -23,10 +23,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:  # processes that only run environments do without it
+    import torch
 
 # How an image is brought to a size, see ``vla.utils.resize``. stretch: the whole image; crop: its
 # centre; pad: the whole image on black.
@@ -36,6 +38,8 @@ ImageFit = Literal["stretch", "crop", "pad"]
 Metric = Literal["words", "answer", "caption", "place"]
 
 MAX_BOUND = 1e9  # of actions in robot units; float32 has no useful steps above
+_CONVENTIONS = ("relative", "absolute", "rotation")
+_KINDS = ("binary", "integer", "relative", "absolute")  # fields with names of dimensions
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,14 @@ class ActionSpace:
     # Names of the dimensions whose values are whole numbers, for example a mode from 0 to 2. They
     # are scaled by their bounds, and a predicted value is always a whole number.
     integer: tuple[str, ...] = ()
+    # Conventions that nothing computes with; a server states them to its clients. Names of the
+    # dimensions that are movements (relative) and targets (absolute); in neither: not stated.
+    relative: tuple[str, ...] = field(default=(), compare=False)
+    absolute: tuple[str, ...] = field(default=(), compare=False)
+    rotation: str = field(default="", compare=False)  # for example "euler_xyz"; empty: not stated
 
     def __post_init__(self) -> None:
-        for name in ("names", "units", "low", "high", "binary", "integer"):
+        for name in ("names", "units", "low", "high", *_KINDS):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if (
             not self.names
@@ -64,7 +73,7 @@ class ActionSpace:
             raise ValueError(
                 "action space: names, units, low and high must have the same, non-zero length"
             )
-        for kind in ("binary", "integer"):
+        for kind in _KINDS:
             unknown = [n for n in getattr(self, kind) if n not in self.names]
             if unknown:
                 raise ValueError(
@@ -73,6 +82,8 @@ class ActionSpace:
                 )
         if both := [n for n in self.integer if n in self.binary]:
             raise ValueError(f"action space: {both} are binary and integer; binary is enough")
+        if both := [n for n in self.relative if n in self.absolute]:
+            raise ValueError(f"action space: {both} are relative and absolute; name one")
         for name, low, high in zip(self.names, self.low, self.high, strict=True):
             if any(math.isnan(b) or MAX_BOUND < abs(b) < math.inf for b in (low, high)):
                 raise ValueError(
@@ -93,8 +104,9 @@ class ActionSpace:
         return len(self.names)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as lists and numbers, for JSON."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """The fields as lists and numbers, for JSON; without conventions that are not stated."""
+        known = {k: v for k, v in asdict(self).items() if v or k not in _CONVENTIONS}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in known.items()}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ActionSpace:
@@ -218,6 +230,8 @@ _P = TypeVar("_P", RobotBatch, WebBatch)
 
 
 def _moved(part: _P, device: torch.device | str) -> _P:
+    import torch
+
     moved: dict[str, Any] = {
         k: v.to(device).contiguous() for k, v in vars(part).items() if isinstance(v, torch.Tensor)
     }

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from vla.config import load_config
-from vla.evaluation.rollout import evaluate, open_benchmark, read_results
+from vla.evaluation.results import read_results
+from vla.evaluation.rollout import evaluate, open_benchmark
 from vla.evaluation.statistics import mcnemar, wilson
 from vla.inference.realtime import Latency
 from vla.policies.checkpoint import load_policy

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from vla.evaluation.rollout import read_results
+from vla.evaluation.results import read_results
 from vla.experiments.study.summaries import CURVES, SUCCESS, curve_rows, success_rows
 from vla.experiments.study.tables import success_table
 from vla.utils.csv_tables import put, read_table, write_table

@@ -8,7 +8,7 @@ demonstrations, replay, rollout videos during training, studies and sweeps then 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,13 +47,23 @@ class EpisodeResult:
     plans: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Published:
+    """One published row of results."""
+
+    model: str
+    shares: dict[str, float]  # group or average -> success in %
+    source: str  # where it is from, and differences of protocol
+
+
 class Benchmark(ABC):
     """A simulator with tasks.
 
     Environments have the observations ``{"images": {camera: (H, W, 3) uint8}, "instruction":
-    str}``, and ``"state": (P,) float32`` if the robot measures one. Actions are (A,) in robot
-    units. ``info["success"]`` of an episode's last step is its result. A benchmark in which any
-    step may succeed ends the episode then, or keeps the value.
+    str}``, and ``"state": (P,) float32`` if the robot measures one. The images may be a mapping
+    that renders an image when it is read (``vla.benchmarks.lazy_images``). Actions are (A,) in
+    robot units. ``info["success"]`` of an episode's last step is its result. A benchmark in which
+    any step may succeed ends the episode then, or keeps the value.
 
     ``reset(seed=...)`` alone determines an episode. Evaluation uses consecutive seeds, so a
     benchmark with N fixed initial states takes number ``seed % N``.
@@ -66,6 +76,10 @@ class Benchmark(ABC):
     action_space: ActionSpace  # names, units, bounds and rate of the actions
     max_steps: int  # largest number of control steps of an episode; environments truncate it
     metrics: tuple[str, ...] = ()  # entries of the last ``info`` that results have, as numbers
+    episodes: int = 250  # of each task in ``vla eval``, by default
+    # Environments need much memory: ``vla eval`` runs each in a process of its own, few at a time.
+    is_heavy: bool = False
+    averages: Mapping[str, Mapping[str, float]] = {}  # published average -> group -> weight
 
     @abstractmethod
     def tasks(self) -> list[Task]:
@@ -74,6 +88,14 @@ class Benchmark(ABC):
     @abstractmethod
     def make_env(self, task: Task) -> gym.Env[Any, Any]:
         """A new environment of one task."""
+
+    def facts(self) -> dict[str, str]:
+        """What results must name, for example image settings and versions of the simulator."""
+        return {}
+
+    def published(self) -> list[Published]:
+        """Published results, which ``vla eval`` prints beside its own."""
+        return []
 
     def default_tasks(self) -> list[Task]:
         """The tasks that are evaluated if none are named."""

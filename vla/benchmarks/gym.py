@@ -1,108 +1,170 @@
-"""Any gymnasium environment that has or renders images, as a benchmark with one task."""
+"""Any gymnasium environment as a benchmark."""
 
 from __future__ import annotations
 
-import difflib
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
 
-from vla.benchmarks.base import Benchmark, Task
-from vla.benchmarks.image_env import ImageEnvironment
+from vla.benchmarks.base import Benchmark, Expert, Task
+from vla.benchmarks.gym_actions import VectorActions
+from vla.benchmarks.gym_make import imported, make_environment
+from vla.benchmarks.gym_outcome import OutcomeEnvironment, Success, Timing, parse_scores
+from vla.benchmarks.image_env import ImageEnvironment, Pixels, shows_images
 from vla.config import register
 from vla.errors import ConfigError
-from vla.types import ActionSpace
 
 MAX_STEPS = 1000  # of an episode, if the environment has no limit
+RATE_HZ = 5.0  # control rate, if the environment names none
+
+
+@dataclass(frozen=True)
+class GymTask:
+    """One task: how it differs from the other tasks of the environment."""
+
+    id: str | None = None  # gymnasium id; null: the benchmark's
+    instruction: str = ""  # empty: the benchmark's
+    group: str = ""  # tasks with a common average, e.g. "easy"
+    options: dict[str, Any] = field(default_factory=dict)  # further arguments of gymnasium.make
+    reset: dict[str, Any] = field(default_factory=dict)  # options of ``reset``
 
 
 @register("benchmark", "gym")
 class GymBenchmark(Benchmark):
-    """A gymnasium environment by its id. Actions are unnamed, with the bounds of its box.
+    """A gymnasium environment by its id, with one task or with those of ``tasks``.
+
+    Actions are unnamed numbers; a choice is a whole number, see ``VectorActions``.
 
     Raises:
         ConfigError: an unknown id or camera, an environment that cannot be made, or one whose
-            actions are not one vector.
+            actions are no numbers and choices.
     """
 
     name = "gym"
 
     def __init__(
         self,
-        id: str,  # gymnasium id, e.g. "PushT-v0"; "module:id" imports the module first
-        instruction: str = "",  # instruction of the task, if the observation has none
+        id: str,  # gymnasium id, e.g. "CartPole-v1"; "module:id" imports the module first
+        instruction: str = "",  # instruction of the tasks, if the environment gives none
+        # Field of the observation or of info with the instruction; null: instruction,
+        # language_instruction, mission or task_description.
+        instruction_key: str | None = None,
         # Camera of the policy -> name of the image in the observation, where the two differ.
+        # Without a policy (recording): the cameras that are recorded; null: every image.
         cameras: dict[str, str] | None = None,
-        # Fields of the observation that form the state, in order; null: "state" or "agent_pos".
+        # Fields of the observation that form the state, in order; null: "state", "agent_pos",
+        # "proprio" or "observation", or an observation that is one vector; []: no state.
         state: list[str] | None = None,
+        # Where images come from. auto: render() if the observation has none.
+        pixels: Pixels = "auto",
         # Further arguments of ``gymnasium.make``, e.g. render_mode and max_episode_steps.
         options: dict[str, Any] | None = None,
+        # Wrappers by import path, the innermost first: "module:Class", or {wrapper:
+        # "module:Class", argument: value}.
+        wrappers: list[Any] | None = None,
+        # Name -> what sets it apart: instruction, group, id, options (of make), reset (options of
+        # reset). null: one task with the id as its name.
+        tasks: dict[str, GymTask] | None = None,
+        # Success: the entry of info that says it. All given ones of this and the next two options
+        # have to be true; none: info's success or is_success, else gymnasium's reward threshold.
+        success: str | None = None,
+        success_reward: float | None = None,  # smallest reward of the step; null: any
+        success_return: float | None = None,  # smallest sum of the episode's rewards; null: any
+        # last: the last step of an episode decides; any: the first successful step ends it.
+        success_at: Timing = "last",
+        # Column of the results -> "WAY VALUE": last, max, min, sum or mean over the steps of an
+        # episode, of reward or of an entry of info; null: {return: sum reward}.
+        scores: dict[str, str] | None = None,
+        rate_hz: float | None = None,  # actions per second; null: the environment's render_fps
+        # "module:name" of a function or class without arguments that gives one episode's expert:
+        # (environment, observation) -> the environment's own action. null: none.
+        expert: str | None = None,
         *,
         policy_cameras: tuple[str, ...] = (),
     ) -> None:
-        self.id, self.instruction, self.options = id, instruction, dict(options or {})
-        self.cameras, self.names, self.state = policy_cameras, dict(cameras or {}), state or []
+        self.id, self.cameras, self.names = id, policy_cameras, dict(cameras or {})
+        self.state, self.instruction_key, self.pixels = state, instruction_key, pixels
+        self.options, self.wrappers = dict(options or {}), list(wrappers or [])
+        self.success = Success(success, success_reward, success_return, success_at)
+        self.scores = parse_scores({"return": "sum reward"} if scores is None else scores)
+        self.metrics = tuple(self.scores)
+        self.rate_hz, self.expert_path = rate_hz, expert
         for name in self.names:
             if policy_cameras and name not in policy_cameras:
                 raise ConfigError(
                     f"benchmark.cameras.{name}: the policy has no such camera; "
                     f"choices: {', '.join(policy_cameras)}"
                 )
-        env = self._make()
+        given = tasks or {id: GymTask()}
+        self._tasks = [Task(n, t.instruction or instruction, t.group) for n, t in given.items()]
+        self._variants = dict(given)
+        self._find_limits()
+
+    def _find_limits(self) -> None:
+        """Make the first task's environment once, for its actions, rate, limit and images."""
+        first = self._tasks[0]
+        env = self._make(first)
         if getattr(env.spec, "max_episode_steps", None) is None:
             self.options["max_episode_steps"] = MAX_STEPS
-            env.close()
-            env = self._make()
-        self.action_space = _action_space(id, env)
         self.max_steps = getattr(env.spec, "max_episode_steps", None) or MAX_STEPS
+        self._vector = self._actions(env)
+        self.action_space = self._vector.space
+        space = getattr(env, "observation_space", None)
+        observed = self.pixels != "render" and shows_images(space)
+        if not observed and "rgb_array" in env.metadata.get("render_modes", ()):
+            self.options.setdefault("render_mode", "rgb_array")
         env.close()
 
-    def _make(self) -> gym.Env[Any, Any]:
-        where = f"benchmark.id={self.id!r}"
+    def _make(self, task: Task) -> gym.Env[Any, Any]:
+        variant = self._variants[task.id]
+        return make_environment(
+            variant.id or self.id, self.options | variant.options, self.wrappers
+        )
+
+    def _actions(self, env: gym.Env[Any, Any]) -> VectorActions:
+        rate = float(self.rate_hz or env.metadata.get("render_fps") or RATE_HZ)
         try:
-            return gym.make(self.id, disable_env_checker=True, **self.options)
-        except ModuleNotFoundError as error:
-            module = self.id.partition(":")[0]
-            missing = getattr(error.__cause__, "name", error.name)  # gymnasium drops the name
-            if missing != module.split(".")[0]:  # a package that the module needs
-                raise error.__cause__ or error from None
-            raise ConfigError(
-                f"{where}: cannot import the module {module}; install its package, "
-                "or run from the folder that contains it"
-            ) from error
-        except gym.error.UnregisteredEnv as error:
-            known = [name for name in gym.registry if "/" in name or "-v" in name]
-            close = difflib.get_close_matches(self.id.rpartition(":")[2], known, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ConfigError(
-                f"{where}: no such environment; {hint}An environment of another package needs its "
-                "module: module:id"
-            ) from error
-        except Exception as error:  # constructors of environments raise any exception
-            reason = str(error).strip().splitlines() or [""]
-            raise ConfigError(
-                f"{where}: the environment cannot be made with options {self.options} "
-                f"({type(error).__name__}: {reason[0]})"
-            ) from error
+            return VectorActions(env.action_space, rate)
+        except ValueError as error:
+            raise ConfigError(f"benchmark.id={self.id!r}: {error}") from error
 
     def tasks(self) -> list[Task]:
-        """One task with the environment's id."""
-        return [Task(self.id, self.instruction)]
+        """The tasks of the options; by default one with the environment's id."""
+        return self._tasks
 
     def make_env(self, task: Task) -> gym.Env[Any, Any]:
-        """The environment with the observations of ``Benchmark``."""
+        """The environment with the observations of ``Benchmark``.
+
+        Raises:
+            ConfigError: its actions are not those of the first task.
+        """
+        env = self._make(task)
+        actions = self._actions(env)
+        if actions.space != self.action_space:
+            raise ConfigError(
+                f"benchmark.tasks.{task.id}: its actions are {env.action_space}, those of "
+                f"{self._tasks[0].id!r} are others; evaluate the two separately"
+            )
         return ImageEnvironment(
-            self._make(), self.cameras, task.instruction, self.names, self.state
+            OutcomeEnvironment(env, self.success, self.scores),
+            self.cameras,
+            task.instruction,
+            self.names,
+            self.state,
+            self.pixels,
+            self.instruction_key,
+            actions,
+            self._variants[task.id].reset,
         )
 
+    def expert(self, task: Task) -> Expert | None:
+        """The expert of the option ``expert``."""
+        if self.expert_path is None:
+            return None
+        act = imported(self.expert_path, "benchmark.expert")()
 
-def _action_space(id: str, env: gym.Env[Any, Any]) -> ActionSpace:
-    box = env.action_space
-    if not isinstance(box, gym.spaces.Box) or len(box.shape) != 1:
-        raise ConfigError(
-            f"benchmark.id={id!r}: its action space is {box}; only a Box of shape (A,) is supported"
-        )
-    names = tuple(f"action_{k}" for k in range(box.shape[0]))
-    rate = float(env.metadata.get("render_fps") or 5)
-    low, high = (tuple(float(v) for v in bound) for bound in (box.low, box.high))
-    return ActionSpace(names, ("env",) * len(names), low, high, rate_hz=rate)
+        def vector(env: gym.Env[Any, Any], observation: dict[str, Any]) -> Any:
+            return self._vector.encode(act(env, observation))
+
+        return vector

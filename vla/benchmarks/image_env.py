@@ -3,36 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
 
-from vla.errors import ConfigError
+from vla.benchmarks.gym_actions import VectorActions
+from vla.benchmarks.lazy_images import LazyImages
+from vla.errors import ConfigError, EnvironmentFailed
 from vla.policies.names import find_name, flatten, image_fields, joined_state, match_cameras
 from vla.policies.observations import rgb_image
 from vla.utils.notes import note
 
-RENDERED = "image"  # name of the rendered image
-STATES = ("state", "agent_pos")  # fields that are the state if none are named
+Pixels = Literal["auto", "observation", "render"]
+RENDERED = "image"  # name of the rendered image, and of an observation that is one image
+VECTOR = "state"  # name of an observation that is no image and has no names
+STATES = (
+    "state",
+    "agent_pos",
+    "proprio",
+    "observation",
+)  # fields that are the state if none are named
+INSTRUCTIONS = ("instruction", "language_instruction", "mission", "task_description")
+_SMALL = 16  # px; an image of a smaller side may be a grid of codes
 
 
-class ImageEnvironment(gym.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray]):
-    """Converts observations to those of ``Benchmark``; actions are clipped to the action space.
+class ImageEnvironment(gym.Wrapper[dict[str, Any], np.ndarray, Any, Any]):
+    """Converts observations to those of ``Benchmark``, and vectors to the environment's actions.
 
     Images are the observation itself or entries of a (nested) dictionary, "pixels/top". If there
-    are none, ``render()`` is used (``render_mode="rgb_array"``). Cameras are matched by name, see
-    ``match_cameras``.
+    are none, ``render()`` is called (``render_mode="rgb_array"``) when an image is read. Cameras
+    are matched by name, see ``match_cameras``. Actions are clipped to the action space.
 
     Args:
-        cameras: of the policy; empty: the environment's own names.
-        instruction: used if the observation has none.
+        cameras: of the policy; empty: those of ``names``, else the environment's own.
+        instruction: used if neither the observation nor ``info`` has one.
         names: camera of the policy -> name in the observation, where they differ.
-        state: names of the observation's fields that form the state, in order; empty: ``STATES``.
+        state: names of the observation's fields that form the state, in order; None: ``STATES``.
+        pixels: "render" uses ``render()`` also if the observation has images; "observation" never.
+        instruction_key: field of the observation or ``info`` with the instruction.
+        actions: conversion of actions; None: that of the environment's action space.
+        reset_options: options of ``reset``; those of the caller replace them.
 
     Raises:
-        ConfigError: (by ``reset`` and ``step``) a camera has no image of its name, or an image or
-            the state is invalid.
+        ConfigError: (by ``reset`` and ``step``) a camera has no image of its name, or an image,
+            the state or the instruction is missing or invalid.
+        EnvironmentFailed: ``render()`` raises an exception or gives no image.
     """
 
     def __init__(
@@ -41,64 +58,106 @@ class ImageEnvironment(gym.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
         cameras: tuple[str, ...],
         instruction: str = "",
         names: Mapping[str, str] | None = None,
-        state: Sequence[str] = (),
+        state: Sequence[str] | None = None,
+        pixels: Pixels = "auto",
+        instruction_key: str | None = None,
+        actions: VectorActions | None = None,
+        reset_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(env)
-        self.cameras, self.instruction = cameras, instruction
-        self.names, self.state = dict(names or {}), list(state)
+        self.cameras, self.instruction = tuple(cameras or names or ()), instruction
+        self.names, self.state = dict(names or {}), state if state is None else list(state)
+        self.has_policy, self.pixels, self.instruction_key = bool(cameras), pixels, instruction_key
+        self.actions = actions or VectorActions(env.action_space, 1.0)
+        self.reset_options = dict(reset_options or {})
         self.id = env.spec.id if env.spec else type(env.unwrapped).__name__
-        self.peaks = _peaks(env.observation_space if hasattr(env, "observation_space") else None)
+        self.rendered = LazyImages({})  # of the last observation
+        self.peaks = _peaks(getattr(env, "observation_space", None))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """As in gymnasium."""
-        observation, info = self.env.reset(seed=seed, options=options)
-        return self._convert(observation), info
+        self.rendered.expire()
+        chosen = self.reset_options | (options or {})
+        observation, info = self.env.reset(seed=seed, options=chosen or None)
+        return self._convert(observation, info), info
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """As in gymnasium; ``info["success"]`` is taken from "is_success" if it is missing."""
-        box = self.env.action_space
-        if isinstance(box, gym.spaces.Box):
-            action = np.clip(action, box.low, box.high).astype(box.dtype)
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        if (terminated or truncated) and not {"success", "is_success"} & info.keys():
-            note(
-                f"{self.id} reports neither info['success'] nor info['is_success']; "
-                "every episode counts as failed"
-            )
-        info = {"success": bool(info.get("is_success", False))} | info
-        return self._convert(observation), float(reward), terminated, truncated, info
+        """As in gymnasium, with a vector (A,) as action."""
+        self.rendered.expire()
+        native = self.actions.decode(action)
+        observation, reward, terminated, truncated, info = self.env.step(native)
+        return self._convert(observation, info), float(reward), terminated, truncated, info
 
-    def _convert(self, observation: Any) -> dict[str, Any]:
+    def _convert(self, observation: Any, info: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            return self._converted(observation)
+            return self._converted(named_fields(observation), info)
         except ValueError as error:
             raise ConfigError(f"{self.id}: {error}") from error
 
-    def _converted(self, observation: Any) -> dict[str, Any]:
-        is_mapping = isinstance(observation, Mapping)
-        fields = flatten(observation if is_mapping else {RENDERED: observation})
-        instruction = str(fields.pop("instruction", self.instruction))
-        if not instruction.strip():
-            note(f"{self.id} gives no instruction; set instruction='...'")
+    def _converted(self, fields: dict[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
+        instruction = self._instruction(fields, info)
         state = self._state(fields)
-        if not image_fields(fields):
-            if self.env.render_mode != "rgb_array":
+        images = self._images(fields)
+        return {"images": images, "instruction": instruction} | state
+
+    def _instruction(self, fields: dict[str, Any], info: Mapping[str, Any]) -> str:
+        text = ""
+        for name in [self.instruction_key] if self.instruction_key else INSTRUCTIONS:
+            for known in (fields, info):
+                key = find_name(name, known)
+                if key is not None and isinstance(known[key], str | bytes):
+                    value = known[key]
+                    text = text or (value.decode() if isinstance(value, bytes) else str(value))
+        if self.instruction_key and not text:
+            texts = [k for known in (fields, info) for k, v in known.items() if isinstance(v, str)]
+            raise ValueError(
+                f"no text {self.instruction_key!r} (instruction_key) in its observation or info; "
+                f"texts are {', '.join(texts) or 'none'}"
+            )
+        text = text or self.instruction
+        if not text.strip():
+            note(f"{self.id} gives no instruction; set instruction='...'")
+        return text
+
+    def _images(self, fields: dict[str, Any]) -> Mapping[str, np.ndarray]:
+        given = image_fields(fields)
+        if self.pixels == "render" or (self.pixels == "auto" and not given):
+            if self.env.render_mode == "rgb_array":
+                self.rendered = LazyImages(
+                    {camera: partial(self._render, camera) for camera in self._matched([RENDERED])}
+                )
+                return self.rendered
+            if self.has_policy or self.pixels == "render":
                 raise ValueError(
                     f"no image in its observation ({', '.join(fields)}); set "
                     "options.render_mode=rgb_array, or wrap the environment to add images"
                 )
-            fields = {RENDERED: np.asarray(self.env.render())}
-        images = {
+        matched = self._matched(given)
+        for camera, name in matched.items():
+            self._warn_of_codes(camera, fields[name])
+        return {
             camera: rgb_image(fields[name], camera, self.peaks.get(name))
-            for camera, name in self._matched(fields).items()
+            for camera, name in matched.items()
         }
-        return {"images": images, "instruction": instruction} | state
 
-    def _matched(self, fields: Mapping[str, Any]) -> dict[str, str]:
+    def _render(self, camera: str) -> np.ndarray:
+        try:
+            return rgb_image(np.asarray(self.env.render()), camera)
+        except Exception as error:  # environments raise any exception
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise EnvironmentFailed(f"{self.id}: render() failed ({reason[:300]})") from error
+
+    def _warn_of_codes(self, camera: str, image: np.ndarray) -> None:
+        if max(image.shape) < _SMALL:
+            note(
+                f"{self.id}: the image {camera!r} has the shape {image.shape}; if it is a grid of "
+                "codes, use pixels=render, or wrappers=[module:Class] that draw it"
+            )
+
+    def _matched(self, given: Sequence[str]) -> dict[str, str]:
         """Camera -> name of its field."""
-        given = image_fields(fields)
         if not self.cameras:
             short = {name.rsplit("/", 1)[-1]: name for name in given}
             return short if len(short) == len(given) else {name: name for name in given}
@@ -107,9 +166,39 @@ class ImageEnvironment(gym.Wrapper[dict[str, Any], np.ndarray, Any, np.ndarray])
 
     def _state(self, fields: dict[str, Any]) -> dict[str, np.ndarray]:
         """The entry "state", if there is one."""
-        names = self.state or [n for n in STATES if find_name(n, fields)][:1]
+        names = self.state
+        if names is None:
+            images = image_fields(fields)
+            numbers = [n for n in fields if n not in images]
+            names = [n for n in STATES if find_name(n, numbers)][:1]
         how = "name the fields with state=[NAME,NAME]"
         return {"state": joined_state(fields, names, how, self.id)} if names else {}
+
+
+def named_fields(observation: Any) -> dict[str, Any]:
+    """An observation of any form as flat names to values.
+
+    An array is called "image" if it has the shape of one, else "state", as a number is. The parts
+    of a tuple are called "0", "1" and so on.
+    """
+    if isinstance(observation, Mapping):
+        return flatten(observation)
+    if isinstance(observation, tuple):
+        return flatten({str(k): part for k, part in enumerate(observation)})
+    if isinstance(observation, np.ndarray) and image_fields({RENDERED: observation}):
+        return {RENDERED: observation}
+    return {VECTOR: observation}
+
+
+def shows_images(space: gym.Space[Any] | None) -> bool:
+    """True if observations of a space have an image, and if the space is unknown (None)."""
+    if space is None:
+        return True
+    if isinstance(space, gym.spaces.Dict | gym.spaces.Tuple):
+        parts = space.values() if isinstance(space, gym.spaces.Dict) else space
+        return any(shows_images(part) for part in parts)
+    shape = space.shape if isinstance(space, gym.spaces.Box) else None
+    return shape is not None and bool(image_fields({RENDERED: np.broadcast_to(0, shape)}))
 
 
 def _peaks(space: Any, prefix: str = "") -> dict[str, float]:

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from vla.benchmarks.base import SEED, Benchmark, Expert, Task
-from vla.config import build, register
+from vla.config import build, override, register
 from vla.data.images import encode_image
+from vla.data.manifest import Manifest
+from vla.data.pack import pack
 from vla.data.source import Source
 from vla.errors import DataError
 from vla.types import Episode
 
+IN_A_ROW = 5  # episodes of a task in a row in recordings of ``vla record``
+SHARD = 50  # smallest number of episodes of their shards, if there are as many
+
 
 @register("source", "benchmark")
 class BenchmarkSource(Source):
-    """Successful episodes of a benchmark's experts. The tasks take turns."""
+    """Successful episodes of a benchmark's experts. The tasks take turns.
+
+    With ``in_a_row`` above 1 an environment is reused for as many episodes.
+    """
 
     def __init__(
         self,
@@ -28,7 +38,12 @@ class BenchmarkSource(Source):
         tasks: tuple[str, ...] = (),  # ids or groups of tasks; empty: the default tasks
         seed: int = 0,  # seed of the first episode of every task; the next has seed + 1
         attempts: int = 10,  # attempts at an episode before an error, each with another seed
+        in_a_row: int = 1,  # episodes of a task before the next task's turn, at least 1
     ) -> None:
+        if in_a_row < 1:
+            raise DataError(f"in_a_row: expected at least 1, got {in_a_row}")
+        self.in_a_row = in_a_row
+        self._open: tuple[Task, gym.Env[Any, Any]] | None = None
         self.config, self.episodes, self.task_names = dict(benchmark), episodes, tuple(tasks)
         self.seed, self.attempts = seed, attempts
         self._benchmark: Benchmark = build("benchmark", self.config, "benchmark")
@@ -43,7 +58,7 @@ class BenchmarkSource(Source):
                 f"evaluation begins at {SEED}; decrease episodes or attempts, or change seed"
             )
         with closing(self._benchmark.make_env(self.tasks[0])) as env:
-            images = env.reset(seed=seed)[0]["images"].values()
+            images = list(env.reset(seed=seed)[0]["images"].values())
         sizes = {image.shape[:2] for image in images}
         self.image_size = next(iter(sizes)) if len(sizes) == 1 else (0, 0)
 
@@ -57,18 +72,45 @@ class BenchmarkSource(Source):
         return self.episodes
 
     def __getitem__(self, index: int) -> Episode:
-        turn, number = divmod(index, len(self.tasks))
-        task = self.tasks[number]
-        with closing(self._benchmark.make_env(task)) as env:
+        task, turn, is_last = self._place(index)
+        try:
+            env = self._environment(task)
             for attempt in range(self.attempts):
                 seed = self.seed + turn + attempt * self._rounds
                 episode = self._record(index, env, task, seed)
                 if episode is not None:
                     return episode
-        raise DataError(
-            f"episode {index}: the expert of task {task.id!r} failed in {self.attempts} attempts; "
-            "increase attempts or leave out the task"
-        )
+            raise DataError(
+                f"episode {index}: the expert of task {task.id!r} failed in {self.attempts} "
+                "attempts; increase attempts or leave out the task"
+            )
+        except BaseException:
+            is_last = True
+            raise
+        finally:
+            if is_last:
+                self._close()
+
+    def _place(self, index: int) -> tuple[Task, int, bool]:
+        """Task and turn of an episode; True if it is the last of the task in a row."""
+        count = len(self.tasks)
+        block, rest = divmod(index, count * self.in_a_row)
+        first = block * self.in_a_row
+        row = min(self.in_a_row, self._rounds - first)
+        number, turn = divmod(rest, row)
+        return self.tasks[number], first + turn, turn == row - 1
+
+    def _environment(self, task: Task) -> gym.Env[Any, Any]:
+        """The open environment if it has this task, else a new one."""
+        if self._open is None or self._open[0] != task:
+            self._close()
+            self._open = task, self._benchmark.make_env(task)
+        return self._open[1]
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self._open[1].close()
+            self._open = None
 
     def _record(self, index: int, env: gym.Env[Any, Any], task: Task, seed: int) -> Episode | None:
         """One episode, or None if it is not successful."""
@@ -115,4 +157,39 @@ class BenchmarkSource(Source):
             "tasks": self.task_names,
             "seed": self.seed,
             "attempts": self.attempts,
-        }
+        } | ({"in_a_row": self.in_a_row} if self.in_a_row > 1 else {})
+
+
+def record(
+    benchmark: str,
+    out: Path,
+    episodes: int,
+    tasks: Sequence[str] = (),
+    workers: int = 0,
+    seed: int = 0,
+    overrides: Sequence[str] = (),
+    force: bool = False,
+) -> Manifest:
+    """``vla record``: pack demonstrations of a benchmark's experts under ``out``.
+
+    The bytes depend on the options alone, not on interruptions or the number of processes.
+
+    Args:
+        benchmark: registered name.
+        episodes: number of each task.
+        tasks: ids or groups; empty: the default tasks.
+        workers: processes; 0: only this one.
+        seed: see ``BenchmarkSource``.
+        overrides: options of the benchmark as key=value.
+
+    Raises:
+        ConfigError: an unknown benchmark or option.
+        DataError: see ``BenchmarkSource`` and ``pack``.
+    """
+    config = override({"name": benchmark}, list(overrides))
+    simulator: Benchmark = build("benchmark", config, "benchmark")
+    count = len(simulator.select(tasks))
+    row = min(IN_A_ROW, episodes)
+    source = BenchmarkSource(config, episodes * count, tuple(tasks), seed, in_a_row=row)
+    block = row * count  # a shard has whole blocks, so that every shard has all tasks
+    return pack(source, out, block * math.ceil(SHARD / block), workers=workers, force=force)

@@ -38,6 +38,7 @@ app = typer.Typer(
 _PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Data": {
         "pack": data.pack,
+        "record": data.record,
         "inspect": inspect.inspect,
         "doctor": data.doctor,
         "replay": data.replay,

@@ -1,7 +1,8 @@
-"""Verbs for data: pack, export, check, replay."""
+"""Verbs for data: pack, record, check, replay."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -10,11 +11,15 @@ import typer
 from vla.cli.options import (
     BenchmarkName,
     BenchmarkOverrides,
+    Cameras,
     EnvironmentId,
     Json,
     PackedData,
+    Tasks,
     VideoFolder,
     benchmark_config,
+    camera_names,
+    split_names,
 )
 
 app = typer.Typer(no_args_is_help=True, help="Maintain packed data.")
@@ -76,6 +81,38 @@ def pack(
     print_summary(out)
 
 
+def record(
+    benchmark: Annotated[str, typer.Argument(help="name of a benchmark with experts")],
+    out: Annotated[Path, typer.Argument(help="folder for the shards")],
+    overrides: BenchmarkOverrides = None,
+    episodes: Annotated[int, typer.Option(min=1, help="episodes per task")] = 50,
+    task: Tasks = None,
+    workers: Annotated[
+        Optional[int],
+        typer.Option(
+            min=0,
+            help="parallel processes (default: one per CPU); the result is the same for any number",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the first episode of every task")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="replace a finished recording")] = False,
+) -> None:
+    """Record successful episodes of a benchmark's experts as packed data.
+
+    A repeated call continues. Evaluation uses other seeds.
+
+    Example: vla record metaworld/mt50 data/mt50 --episodes 50
+    """
+    from vla.benchmarks.recording import record as record_episodes
+    from vla.data.summary import print_summary
+
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    record_episodes(
+        benchmark, out, episodes, split_names(task), workers, seed, overrides or [], force
+    )
+    print_summary(out)
+
+
 def doctor(
     data: Annotated[Path, typer.Argument(help="packed data, or a robot data set")],
     overrides: Annotated[
@@ -103,11 +140,34 @@ def replay(
     env: EnvironmentId = None,
     episodes: Annotated[int, typer.Option(min=1, help="number of recorded episodes")] = 20,
     out: VideoFolder = None,
+    task: Annotated[Optional[str], typer.Option(help="task of every episode")] = None,
+    seed: Annotated[
+        Optional[int], typer.Option(help="seed of the first episode; the next has seed + 1")
+    ] = None,
+    starts: Annotated[
+        Optional[Path],
+        typer.Option(help="CSV file with the columns key,task,seed: a row for each such episode"),
+    ] = None,
+    camera: Cameras = None,
 ) -> None:
-    """Execute recorded actions in an environment, to check their units, signs and order."""
+    """Execute recorded actions in an environment, to check their units, signs and order.
+
+    Without options, task and seed are those of the recording; a recording without a task has the
+    task with its instruction.
+    """
     from vla.evaluation.replay import run_replay
 
-    run_replay(data, benchmark_config(benchmark, env), episodes, out, overrides or [])
+    run_replay(
+        data,
+        benchmark_config(benchmark, env),
+        episodes,
+        out,
+        overrides or [],
+        task,
+        seed,
+        starts,
+        camera_names(camera),
+    )
 
 
 @app.command()

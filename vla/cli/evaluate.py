@@ -10,6 +10,7 @@ import typer
 from vla.cli.options import (
     BenchmarkName,
     BenchmarkOverrides,
+    Cameras,
     DelaySteps,
     EnvironmentId,
     ExecutionHorizon,
@@ -19,34 +20,50 @@ from vla.cli.options import (
     Policy,
     Robot,
     SamplingSeed,
+    Tasks,
     Temperature,
     TemporalEnsemble,
     TopK,
     VideoFolder,
     benchmark_config,
+    camera_names,
     decoding_options,
     execution_options,
+    split_names,
 )
 
 
 def evaluate(
-    policy: Policy,
+    policy: Annotated[
+        Path, typer.Argument(help="folder of a saved policy, or 'expert': the scripted experts")
+    ],
     overrides: BenchmarkOverrides = None,
     benchmark: BenchmarkName = None,
     env: EnvironmentId = None,
-    task: Annotated[
-        Optional[list[str]],
-        typer.Option(help="task; repeat the option for more; list: vla zoo --tasks BENCHMARK"),
-    ] = None,
+    task: Tasks = None,
     group: Annotated[
         Optional[str], typer.Option(help="all tasks of a group, or 'all' tasks of the benchmark")
     ] = None,
-    episodes: Annotated[int, typer.Option(min=1, help="episodes per task")] = 250,
+    episodes: Annotated[
+        Optional[int],
+        typer.Option(min=1, help="episodes per task (default: 250, or as the benchmark says)"),
+    ] = None,
     seed: Annotated[
         int, typer.Option(help="first seed; equal seeds give equal episodes for every policy")
     ] = 1_000_003,
-    num_envs: Annotated[int, typer.Option(min=1, help="parallel environments")] = 50,
+    num_envs: Annotated[
+        int, typer.Option(min=1, help="parallel environments, without --workers")
+    ] = 50,
+    workers: Annotated[
+        Optional[int],
+        typer.Option(
+            min=0,
+            help="processes with one environment each (default: 2 per CPU if the benchmark's "
+            "environments are heavy, else 0: all in this process)",
+        ),
+    ] = None,
     out: VideoFolder = None,
+    camera: Cameras = None,
     robot: Robot = None,
     compare_to: Annotated[
         Optional[Path], typer.Option(help="results.json of another policy: McNemar's exact test")
@@ -70,6 +87,8 @@ def evaluate(
 ) -> None:
     """Success rates in simulation, with 95 % intervals.
 
+    With --out, an evaluation that was stopped continues.
+
     With --latency-ms or --live a robot without an action holds still (a benchmark may say how; the
     default repeats its last action).
 
@@ -81,7 +100,7 @@ def evaluate(
     run_eval(
         policy,
         benchmark_config(benchmark, env),
-        task or [],
+        split_names(task),
         group,
         episodes,
         seed,
@@ -93,6 +112,8 @@ def evaluate(
         decoding_options(plan, temperature, top_k, sampling_seed),
         execution_options(execution_horizon, temporal_ensemble, execution_mode, delay_steps),
         Latency(latency_ms or 0.0, live) if live or latency_ms is not None else None,
+        workers,
+        camera_names(camera),
     )
 
 

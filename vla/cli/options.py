@@ -27,8 +27,16 @@ BenchmarkName = Annotated[
     Optional[str],
     typer.Option(help="name of a benchmark; default: the one that the data was recorded in"),
 ]
+Tasks = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--task",
+        "--tasks",
+        help="task or group; several with commas or repeated; list: vla zoo --tasks BENCHMARK",
+    ),
+]
 EnvironmentId = Annotated[
-    Optional[str], typer.Option(help="instead of --benchmark: any gymnasium id with images")
+    Optional[str], typer.Option(help="instead of --benchmark: any gymnasium id, or module:id")
 ]
 Plans = Annotated[
     Optional[Literal["true", "false", "auto"]],
@@ -49,6 +57,10 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or one GPU: cuda:1")
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of text")]
 Compile = Annotated[
     bool, typer.Option("--compile", help="compile the decoding pass first (takes minutes)")
+]
+Quantize = Annotated[
+    Optional[Literal["int8"]],
+    typer.Option(help="store the decoder's weights in 8 bits (needs 'vla\\[quantize]')"),
 ]
 ExecutionHorizon = Annotated[
     Optional[int],
@@ -77,6 +89,13 @@ DelaySteps = Annotated[
         help="control steps that a prediction takes, for the last two modes; default: measured"
     ),
 ]
+Cameras = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--camera",
+        help="OURS=THEIRS: name of a camera in the environment or of the client; repeat for more",
+    ),
+]
 VideoFolder = Annotated[
     Optional[Path], typer.Option(help="folder for results.json, contact sheet and animation")
 ]
@@ -89,6 +108,21 @@ def benchmark_config(name: str | None, env: str | None) -> dict[str, str]:
     if env is not None:
         return {"name": "gym", "id": env}
     return {} if name is None else {"name": name}
+
+
+def camera_names(values: list[str] | None) -> dict[str, str]:
+    """Camera of the policy -> name on the other side, of --camera."""
+    pairs = [value.partition("=") for value in values or []]
+    if any(not (ours and theirs) for ours, _, theirs in pairs):
+        raise typer.BadParameter(
+            "--camera: give OURS=THEIRS, for example --camera top=observation/image"
+        )
+    return {ours: theirs for ours, _, theirs in pairs}
+
+
+def split_names(values: list[str] | None) -> list[str]:
+    """Names of an option that is repeated or has commas."""
+    return [name.strip() for value in values or [] for name in value.split(",") if name.strip()]
 
 
 def execution_options(

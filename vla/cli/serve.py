@@ -9,6 +9,7 @@ import typer
 
 from vla.cli.info import check_declaration
 from vla.cli.options import (
+    Cameras,
     Compile,
     DelaySteps,
     Device,
@@ -17,11 +18,13 @@ from vla.cli.options import (
     Json,
     Plans,
     Policy,
+    Quantize,
     Robot,
     SamplingSeed,
     Temperature,
     TemporalEnsemble,
     TopK,
+    camera_names,
     decoding_options,
     execution_options,
 )
@@ -34,10 +37,7 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port")] = 8000,
     robot: Robot = None,
-    camera: Annotated[
-        Optional[list[str]],
-        typer.Option(help="OURS=THEIRS: the client's name of a camera; repeat for more"),
-    ] = None,
+    camera: Cameras = None,
     state: Annotated[
         str, typer.Option(help="the client's fields that form the state, with commas")
     ] = "state",
@@ -89,17 +89,13 @@ def serve(
         typer.Option(min=1, max=65535, help="TCP port of GR00T's protocol (needs 'vla\\[zmq]')"),
     ] = None,
     compile: Compile = False,
+    quantize: Quantize = None,
     zmq_kill: Annotated[
         bool, typer.Option("--zmq-kill", help="GR00T clients with the key may end the server")
     ] = False,
 ) -> None:
     """Serve a policy over all protocols of 'vla zoo' on one port (pip install 'vla\\[serve]')."""
-    pairs = [c.partition("=") for c in camera or []]
-    if any(not (ours and theirs) for ours, _, theirs in pairs):
-        raise typer.BadParameter(
-            "--camera: give OURS=THEIRS, for example --camera top=observation/image"
-        )
-    cameras = {ours: theirs for ours, _, theirs in pairs}
+    cameras = camera_names(camera)
     execution = execution_options(execution_horizon, temporal_ensemble, execution_mode, delay_steps)
     if check is not None:
         check_declaration(policy, robot, check, cameras, execution)
@@ -122,6 +118,7 @@ def serve(
         Limits(*sizes, receive_timeout, session_timeout),
         Batching(batch_window_ms, max_batch),
         compile,
+        quantize,
     )
 
 

@@ -17,7 +17,7 @@ from vla.config.registry import _HOMES, _REGISTRY, PLUGIN_GROUP, nearest, preset
 from vla.config.yaml_files import merge, read_yaml
 from vla.errors import InvalidValue
 
-_REGISTERED = re.compile(r'^@register\("(\w+)", "(\w+)"\)\n', re.M)
+_REGISTERED = re.compile(r'^@register\("(\w+)", "([\w/]+)"\)\n', re.M)
 _SLOT_OPTION = re.compile(r'^ +(\w+): Annotated\[dict\[[^\n]*Slot\("(\w+)"\)\]', re.M)
 
 

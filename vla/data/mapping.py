@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from vla.data.images import Encoding
-from vla.data.rotations import RotationConfig
+from vla.data.rotations import RotationConfig, RotationKind
 from vla.types import ImageFit
 
 
@@ -19,6 +19,7 @@ class Mapping:
     # Recorded fields of the state, in order; ``field[0:6]`` takes some of its dimensions.
     # Default: the field called state, qpos or proprio. []: no state.
     state: list[str] | None = None
+    state_names: list[str] | None = None  # names of the state dimensions (default: the recorded)
     # Recorded fields of the action, in order; ``field[0:6]`` takes some of its dimensions.
     # Default: the field called action or actions.
     action: list[str] | None = None
@@ -38,6 +39,14 @@ class Mapping:
     append_previous_action: bool = False
     # Conversions of the rotations in the action.
     rotations: list[RotationConfig] = field(default_factory=list)
+    # Representation of the rotation in the action, which servers state to clients (default: the
+    # target of ``rotations``, or not stated).
+    rotation: RotationKind | None = None
+    # Action dimensions that are targets; servers state them to clients.
+    absolute: list[str] = field(default_factory=list)
+    # Action dimensions that are movements, beside those of ``delta`` and ``accumulate``; servers
+    # state them to clients.
+    relative: list[str] = field(default_factory=list)
     fps: float | None = None  # recorded rows per second; needed where the format has no rate
     rate_hz: float | None = None  # rows per second to keep, at most fps (default: all rows)
     # Action dimensions that are movements since the previous row; they are summed over dropped

@@ -7,11 +7,7 @@ the number of processes.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -20,6 +16,7 @@ from typing import Annotated, Any
 from vla.config import Slot, build, check, check_ranges, load_config, override
 from vla.data.manifest import Manifest
 from vla.data.pack_folder import FILES, finished_pack, is_written, prepare
+from vla.data.pack_workers import write_shards
 from vla.data.ray_backend import on_ray
 from vla.data.readers import detect_reader, open_reader
 from vla.data.shard_writer import merge, write_shard
@@ -103,8 +100,11 @@ def pack(
             left = sum(j[2] - j[1] for j in todo)
             unit = "samples" if source.action_space is None else "episodes"
             with Progress(f"pack {out}", total, unit, total - left, progress) as bar:
-                for job in on_ray(write_shard, todo, ray, workers) if ray else _run(todo, workers):
-                    bar.advance(job[2] - job[1])
+                if ray:
+                    for job in on_ray(write_shard, todo, ray, workers):
+                        bar.advance(job[2] - job[1])
+                else:
+                    write_shards(todo, workers, bar.advance)
             manifest = merge(source, out, names, plan, max_bad)
             write_sealed(out / FILES, {"version": 1, "files": files})
             manifest.save(out)
@@ -112,29 +112,6 @@ def pack(
             written = {j[3].name for j in todo}
             remember(out, manifest, [s.name for s in manifest.shards if s.name in written])
     return manifest
-
-
-def _run(jobs: list[tuple[Any, ...]], workers: int) -> Iterator[tuple[Any, ...]]:
-    """Write shards in this process or in ``workers`` processes; yields each finished job."""
-    if workers < 1:
-        for job in jobs:
-            write_shard(*job)
-            yield job
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(write_shard, *job): job for job in jobs}
-        try:
-            for future in as_completed(futures):
-                future.result()
-                yield futures[future]
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a packing process was killed, probably by lack of memory; give fewer --workers; "
-                "the same command continues"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,10 @@ class ResolvedMapping:
             named = _fields_named(fields, "numbers", ("state", "qpos", "proprio"))[:1]
             state = list(reader.default_state) or named
         self.state = Columns(reader, state, "state") if state else None
+        self._name_state()
         self.fps, self.rate = self._rates()
         self.names = self._action_names()
-        for key in ("binary", "integer", "invert", "delta", "accumulate"):
+        for key in ("binary", "integer", "invert", "delta", "accumulate", "absolute", "relative"):
             self._check_known(getattr(mapping, key), self.names, f"mapping.{key}")
         own = self.state.names if self.state else []
         self._check_known(mapping.delta.values(), own, "mapping.delta (state dims)")
@@ -70,6 +71,20 @@ class ResolvedMapping:
         choice = with_inputs(reader, choose_cameras(reader, mapping), self.state_names)
         self.cameras, self.notes = choice.cameras, choice.notes
         reader.choose_rows(self.fps, self.used)
+
+    def _name_state(self) -> None:
+        """Give the dimensions of the state the names of the mapping, if it has them."""
+        chosen, known = self.mapping.state_names, self.state.names if self.state else []
+        if chosen is None:
+            return
+        where = f"{self.reader.path}: mapping.state_names"
+        if len(chosen) != len(known):
+            listed = f" ({', '.join(known)})" if known else ""
+            raise DataError(f"{where}: {len(chosen)} names for {len(known)} state dims{listed}")
+        if len(set(chosen)) < len(chosen):
+            raise DataError(f"{where}: two names are equal: {', '.join(chosen)}")
+        if self.state:
+            self.state.names = list(chosen)
 
     @property
     def used(self) -> set[str]:

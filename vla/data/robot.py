@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vla.config import register
+from vla.data.conventions import conventions
 from vla.data.fingerprint import file_states
 from vla.data.images import encode_image
 from vla.data.mapping import Mapping
@@ -70,7 +71,10 @@ class RobotSource(Source):
         self.state_names = tuple(self.mapping.state_names)
         self.delta = tuple(options.delta)
         binary, integer = tuple(options.binary), tuple(options.integer)
-        self.action_space = ActionSpace(names, units, low, high, binary, self.mapping.rate, integer)
+        self.action_space = ActionSpace(
+            *(names, units, low, high, binary, self.mapping.rate, integer),
+            **conventions(options, names, self.reader.path),
+        )
 
     def _check_episodes(self) -> None:
         if len(self.reader) == 0:

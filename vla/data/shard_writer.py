@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -49,12 +49,19 @@ def _longest(item: Episode | WebSample) -> str:
     return max((" ".join(pair) for pair in pairs), key=len, default="")
 
 
-def write_shard(source: Source, first: int, last: int, path: Path, skip_bad: bool) -> None:
+def write_shard(
+    source: Source,
+    first: int,
+    last: int,
+    path: Path,
+    skip_bad: bool,
+    written: Callable[[], None] = lambda: None,
+) -> None:
     """Write samples ``first`` to ``last - 1`` as one tar, and a note beside it.
 
     The tar is complete before it gets its name. The note ``.parts/<shard>.json`` has its size,
     checksum, index rows, words, tags, cameras and bad samples; arrays for the statistics are
-    ``.npy`` files.
+    ``.npy`` files. ``written`` is called at every sample.
 
     Raises:
         BadSample: a sample is bad and ``skip_bad`` is False.
@@ -63,7 +70,8 @@ def write_shard(source: Source, first: int, last: int, path: Path, skip_bad: boo
     temporary = path.with_suffix(".tmp")
     try:
         with temporary.open("wb") as file:
-            note, arrays = _write_samples(file, source, range(first, last), path.name, skip_bad)
+            numbers = range(first, last)
+            note, arrays = _write_samples(file, source, numbers, path.name, skip_bad, written)
             file.flush()
             os.fsync(file.fileno())
         size, digest = temporary.stat().st_size, sha256(temporary)
@@ -77,7 +85,12 @@ def write_shard(source: Source, first: int, last: int, path: Path, skip_bad: boo
 
 
 def _write_samples(
-    file: Any, source: Source, numbers: range, shard: str, skip_bad: bool
+    file: Any,
+    source: Source,
+    numbers: range,
+    shard: str,
+    skip_bad: bool,
+    written: Callable[[], None],
 ) -> tuple[dict[str, Any], dict[str, list[np.ndarray]]]:
     """Write the samples; returns the note of the shard and the arrays for the statistics."""
     words: Counter[str] = Counter()
@@ -90,6 +103,7 @@ def _write_samples(
     longest = ""
     with wds.TarWriter(file, encoder=False, mtime=0, user="vla", group="vla") as writer:
         for number in numbers:
+            written()
             try:
                 item, sample = load_sample(source, number)
             except BadSample as error:

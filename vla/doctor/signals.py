@@ -13,6 +13,8 @@ JITTER_SHARE = 0.2  # deviation of a timestamp, as a share of the time between r
 LAG_SECONDS = 0.35  # largest normal delay between an action and the following state
 LAG_GAIN = 0.1  # increase of the correlation that a lag must bring over no lag
 MISALIGNED_ROWS = 3  # smallest shift between images and numbers that is reported
+TREND_ROWS = 9  # slower changes of speed are left out: they go with any shift of a smooth movement
+AGREEING = 0.5  # share of episodes that have the shift of all (to a row) if it is one of the video
 LAGS = 12  # rows tried in each direction
 COMPARED_EPISODES = 40  # episodes whose actions and states are compared
 
@@ -129,16 +131,24 @@ def image_motion(dataset: DatasetView, summary: Summary) -> Iterator[Finding]:
         if changes.max() < 0.05 and moved.mean() > 0.1:
             frozen.append(e.key)
         elif len(changes) > 2 * LAGS:
-            pairs.append((moved.mean(1), changes))
+            pairs.append((_without_trend(moved.mean(1)), _without_trend(changes)))
     if frozen:
         text = f"{len(frozen)} episodes repeat one image although the robot moves; drop them"
         yield Finding("frozen images", "error", text, frozen)
     if pairs:
         shift, _, gain = best_shift(pairs)
-        if gain > LAG_GAIN and abs(shift) >= MISALIGNED_ROWS:
+        agree = np.mean([abs(best_shift([pair])[0] - shift) <= 1 for pair in pairs])
+        if gain > LAG_GAIN and MISALIGNED_ROWS <= abs(shift) < LAGS and agree >= AGREEING:
             yield Finding(
                 "video misaligned",
                 "error",
                 f"images follow the numbers by {shift:+d} rows; "
                 "the video and the table are shifted against each other",
             )
+
+
+def _without_trend(values: np.ndarray) -> np.ndarray:
+    """(T,) values minus their running mean over ``TREND_ROWS``."""
+    window = np.ones(TREND_ROWS)
+    sums = np.convolve(values, window, "same")
+    return np.asarray(values - sums / np.convolve(np.ones(len(values)), window, "same"))

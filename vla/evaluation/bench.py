@@ -13,11 +13,9 @@ import torch
 
 from vla.errors import ConfigError
 from vla.evaluation.bench_baselines import constraint_of, generate_baseline, read_time_ms
-from vla.evaluation.bench_text import report
+from vla.evaluation.bench_ways import ways_to_decode
 from vla.evaluation.rollout import SEED, open_benchmark
-from vla.inference.engine import speed_up
 from vla.inference.inputs import Observation, to_images, to_state
-from vla.models.decoders.drafts import Draft
 from vla.models.prompts import robot_prompt
 from vla.policies.bound import BoundPolicy
 from vla.policies.checkpoint import load_policy
@@ -27,64 +25,6 @@ from vla.utils.memory import peak_memory_mb
 from vla.utils.progress import Progress
 
 _WARM_UP = 5  # steps that are not counted
-
-
-class _Clock:
-    """Times of the parts of one prediction, in ms: every prefill and every decoding pass."""
-
-    def __init__(self, decoder: Any) -> None:
-        self.parts: dict[str, list[float]] = {"prefill": [], "decode_step": []}
-        self._decoder = decoder
-
-    def __enter__(self) -> _Clock:
-        for name, times in self.parts.items():
-            setattr(self._decoder, name, self._timed(getattr(self._decoder, name), times))
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for name in self.parts:
-            delattr(self._decoder, name)
-
-    def _timed(self, method: Any, times: list[float]) -> Any:
-        def run(*args: Any) -> Any:
-            begun, device = time.perf_counter(), self._decoder.lm.device
-            out = method(*args)
-            synchronize(device)
-            times.append(1e3 * (time.perf_counter() - begun))
-            return out
-
-        return run
-
-
-class _Way:
-    """One way to decode, with its times in ms and the tokens of its last step."""
-
-    def __init__(self, name: str, drafts: bool, static: Any) -> None:
-        self.name, self.drafts, self.static = name, drafts, static
-        self.draft = Draft()
-        self.rows: list[dict[str, float]] = []
-
-    def predict(self, head: Any, decoder: Any, prefix: Any, instruction: str) -> Any:
-        """The prediction of one step; its times are appended to ``rows``."""
-        decoder.drafts, decoder.static = self.drafts, self.static
-        before = self.draft.passes, self.draft.tokens
-        with _Clock(decoder) as clock:
-            begun = time.perf_counter()
-            out = head.predict(decoder, prefix, [instruction], drafts=[self.draft])
-            synchronize(decoder.lm.device)
-            total = 1e3 * (time.perf_counter() - begun)
-        steps = clock.parts["decode_step"]
-        self.rows.append(
-            {
-                "ms": total,
-                "prefill_ms": sum(clock.parts["prefill"]),
-                "decode_ms": sum(steps),
-                "step_ms": statistics.median(steps) if steps else float("nan"),
-                "passes": self.draft.passes - before[0],
-                "tokens": self.draft.tokens - before[1],
-            }
-        )
-        return out
 
 
 def _observations(policy: BoundPolicy, actions: list[np.ndarray]) -> Iterator[Observation]:
@@ -113,7 +53,9 @@ def _observations(policy: BoundPolicy, actions: list[np.ndarray]) -> Iterator[Ob
 
 
 @torch.no_grad()
-def measure(policy: BoundPolicy, steps: int, compiled: bool) -> dict[str, Any]:
+def measure(
+    policy: BoundPolicy, steps: int, compiled: bool, quantize: str | None = None
+) -> dict[str, Any]:
     """Latency of ``steps`` consecutive steps in milliseconds, in all ways to decode.
 
     All ways decode every step, one after the other, so that a change of the machine's speed
@@ -122,6 +64,7 @@ def measure(policy: BoundPolicy, steps: int, compiled: bool) -> dict[str, Any]:
     Args:
         policy: a policy whose head generates text, of one frame.
         compiled: see ``speed_up``.
+        quantize: ``int8`` also measures a copy of the decoder with such weights.
 
     Raises:
         ConfigError: the head generates no text, or the policy needs frame history.
@@ -132,14 +75,9 @@ def measure(policy: BoundPolicy, steps: int, compiled: bool) -> dict[str, Any]:
     if policy.spec.history > 1:
         raise ConfigError("vla bench: policies with frame history are not measured")
     head, decoder, takes = model.head(policy.robot), model.decoder, model.decoder.drafts
-    static = decoder.static if speed_up(policy, compiled) else None
-    name = "static cache, compiled" if compiled else "static cache"
-    ways = [_Way("one token a pass", False, None), _Way("drafts", takes, None)]
-    if static is not None:
-        ways += [
-            _Way(f"one token a pass, {name}", False, static),
-            _Way(f"drafts, {name}", True, static),
-        ]
+    ways = ways_to_decode(policy, compiled, quantize)
+    static = decoder.static
+    exact = [way for way in ways if way.exact]
     baseline, theirs, vision, same, equal = generate_baseline(decoder), [], [], 0, True
     actions: list[np.ndarray] = []
     observations = _observations(policy, actions)
@@ -153,9 +91,11 @@ def measure(policy: BoundPolicy, steps: int, compiled: bool) -> dict[str, Any]:
             prefix = model.prefix(images, policy.robot, state)
             synchronize(model.device)
             vision.append(1e3 * (time.perf_counter() - begun))
-            made = [w.predict(head, decoder, prefix, observation["instruction"]) for w in ways]
-            ids = [way.draft.ids for way in ways]
+            made = {w: w.predict(head, prefix, observation["instruction"]) for w in ways}
+            ids = [way.draft.ids for way in exact]
             equal = equal and all(one == ids[0] for one in ids)
+            for way in ways[len(exact) :]:
+                way.compare(ids[0])
             if baseline is not None:
                 prompt = robot_prompt(observation["instruction"])
                 begun = time.perf_counter()
@@ -164,7 +104,7 @@ def measure(policy: BoundPolicy, steps: int, compiled: bool) -> dict[str, Any]:
                 theirs.append(1e3 * (time.perf_counter() - begun))
                 legal = constraint_of(head, decoder)
                 same += baseline(prefix, prompt, len(ids[0]), legal) == ids[0]
-            chunk, _ = model.to_robot_units(made[-1], policy.robot, state)
+            chunk, _ = model.to_robot_units(made[exact[-1]], policy.robot, state)
             actions.append(chunk[0, 0])
             bar.advance()
     decoder.drafts, decoder.static = takes, static
@@ -174,12 +114,15 @@ def measure(policy: BoundPolicy, steps: int, compiled: bool) -> dict[str, Any]:
         "device": str(model.device),
         "threads": torch.get_num_threads(),
         "simulator": bool(policy.spec.benchmark),
+        "pass": static.form if static else None,
         "equal_tokens": equal,
         "vision_ms": _median(vision[kept]),
         "ways": {way.name: _summary(way.rows[kept]) for way in ways},
         "bound_ms": read_time_ms(decoder),
         "peak_memory_mb": peak_memory_mb(),
     }
+    if len(exact) < len(ways):
+        found["quantized"] = {"weights": quantize} | ways[-1].agreement()
     if baseline is not None:
         found["generate"] = _times(theirs[kept]) | {"equal_steps": same, "of": len(theirs)}
     return found
@@ -207,11 +150,16 @@ def _summary(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def run_bench(
-    folder: Path, robot: str | None, device: str, steps: int, compiled: bool, out: Path | None
+    folder: Path,
+    robot: str | None,
+    device: str,
+    steps: int,
+    compiled: bool,
+    quantize: str | None,
+    out: Path | None,
 ) -> dict[str, Any]:
-    """``vla bench``: measure a saved policy and print the table; JSON to ``out`` if given."""
-    found = measure(load_policy(folder, device).robot(robot), steps, compiled)
-    print(report(found))
+    """The results of ``measure`` for a saved policy; JSON to ``out`` if given."""
+    found = measure(load_policy(folder, device).robot(robot), steps, compiled, quantize)
     if out is not None:
         write_json(out, found)
     return found

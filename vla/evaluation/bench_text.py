@@ -25,9 +25,16 @@ def report(found: dict[str, Any]) -> str:
         f"decoding step of one token: {single['step_ms']:.2f} ms, "
         f"{single['step_ms'] / found['bound_ms']:.1f} times the time to read the weights "
         f"({found['bound_ms']:.2f} ms)",
+        f"pass of the static cache: {found['pass'] or 'none'}",
         f"peak memory: {found['peak_memory_mb']:.0f} MiB",
         "tokens: all ways give the same" if found["equal_tokens"] else "tokens: the ways DIFFER",
     ]
+    other = found.get("quantized")
+    if other:
+        lines.append(
+            f"{other['weights']} weights: {100 * other['equal_tokens']:.1f} % of the tokens and "
+            f"{other['equal_steps']} of {other['of']} texts are those of full precision"
+        )
     if theirs:
         lines.append(f"tokens as generate: {theirs['equal_steps']} of {theirs['of']} steps")
     return "\n".join(lines)

@@ -8,16 +8,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
-from vla.benchmarks.base import EpisodeResult
+from vla.benchmarks.base import EpisodeResult, Task
 from vla.config import override
 from vla.data.manifest import load_manifest
-from vla.data.packed import iter_samples
+from vla.data.packed import iter_samples, open_packed
 from vla.data.row_texts import summary
 from vla.data.samples import read_instructions, read_json, read_steps
 from vla.errors import DataError
 from vla.evaluation.environment import check_actions, explained
+from vla.evaluation.replay_starts import Starts, read_starts
 from vla.evaluation.report import table_rows
 from vla.evaluation.rollout import open_benchmark
 from vla.evaluation.video import save_videos
@@ -30,6 +32,8 @@ def replay(
     config: Mapping[str, Any],
     episodes: int,
     change: Callable[[dict[str, np.ndarray]], np.ndarray] = lambda steps: steps["actions"],
+    starts: Starts | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> tuple[list[EpisodeResult], list[float | None], list[list[np.ndarray]]]:
     """Execute the first ``episodes`` of the training split.
 
@@ -39,6 +43,8 @@ def replay(
     Args:
         config: the benchmark (empty: the one that the data was recorded in).
         change: the actions (T, A) that are executed, from an episode's arrays.
+        starts: chosen tasks and seeds; None: those of the recording.
+        names: camera of the data -> name in the environment, where the two differ.
 
     Returns:
         Results, the largest absolute difference between the environment's state and the recorded
@@ -54,22 +60,23 @@ def replay(
     config = dict(config) or manifest.benchmark
     if not config:
         raise DataError(f"{data}: not recorded in a benchmark; name one with --benchmark or --env")
-    benchmark = open_benchmark(config, manifest.cameras)
+    cameras = tuple((names or {}).get(camera, camera) for camera in manifest.cameras)
+    benchmark = open_benchmark(config, cameras)
     check_actions(manifest.action_space, benchmark.action_space, benchmark.name, str(data))
-    tasks = {t.id: t for t in benchmark.tasks()}
-    task, cameras = benchmark.default_tasks()[0], manifest.cameras
-    env = benchmark.make_env(task)
+    env: gym.Env[Any, Any] | None = None
+    task: Task | None = None
     results, differences, videos = [], [], []
     for number, sample in enumerate(islice(iter_samples(data, "train"), episodes)):
         meta, steps = read_json(sample), read_steps(sample)
-        recorded = meta["info"]
-        if tasks.get(recorded.get("task"), task) != task:
-            env.close()
-            task = tasks[recorded["task"]]
-            env = benchmark.make_env(task)
-        seed = recorded.get("seed", number)
+        instruction = summary(read_instructions(meta, len(steps["actions"])))
+        chosen, seed = (starts or Starts()).of(benchmark, number, meta, instruction)
+        if env is None or chosen != task:
+            if env is not None:
+                env.close()
+            task, env = chosen, benchmark.make_env(chosen)
+        assert task is not None
         with explained(benchmark.name, task.id, seed, 0):
-            observation, info = env.reset(seed=seed, options=recorded.get("reset_options"))
+            observation, info = env.reset(seed=seed, options=meta["info"].get("reset_options"))
         # Data without cameras: the environment's first one.
         camera = cameras[0] if cameras else next(iter(observation["images"]))
         frames, worst = [observation["images"][camera]], None
@@ -83,8 +90,7 @@ def replay(
             if terminated or truncated:
                 break
         success, name = bool(info.get("success", False)), str(info.get("task", task.id))
-        instruction = summary(read_instructions(meta, len(steps["actions"])))
-        results.append(EpisodeResult(name, number, instruction, success, t + 1))
+        results.append(EpisodeResult(name, seed, instruction, success, t + 1))
         differences.append(worst)
         videos.append(frames)
     return results, differences, videos
@@ -96,10 +102,28 @@ def run_replay(
     episodes: int,
     out: Path | None = None,
     overrides: list[str] | None = None,
+    task: str | None = None,
+    seed: int | None = None,
+    starts: Path | None = None,
+    cameras: Mapping[str, str] | None = None,
 ) -> None:
-    """``vla replay``: a table, and with ``out`` JSON, contact sheet and animation."""
+    """``vla replay``: a table, and with ``out`` JSON, contact sheet and animation.
+
+    Args:
+        starts: CSV file, see ``read_starts``.
+        data, config, episodes: see ``replay``.
+        task, seed: see ``Starts``.
+        cameras: ``names`` of ``replay``.
+
+    Raises:
+        DataError: see ``replay`` and ``read_starts``.
+    """
     config = override(dict(config) or load_manifest(data).benchmark, overrides or [])
-    results, differences, videos = replay(data, config, episodes)
+    rows = read_starts(starts, [row.key for row in open_packed(data).index]) if starts else {}
+    chosen = Starts(task, seed, rows)
+    results, differences, videos = replay(
+        data, config, episodes, starts=chosen, names=cameras or {}
+    )
     print_table(table_rows({str(data): results}), f"recorded actions in {config['name']}")
     known = [d for d in differences if d is not None]
     if known:
@@ -108,8 +132,10 @@ def run_replay(
             f"median {np.median(known):.4g}, maximum {max(known):.4g}"
         )
     if out is not None:
-        rows = [
+        found = [
             asdict(r) | {"state_difference": d} for r, d in zip(results, differences, strict=True)
         ]
-        write_json(out / "results.json", {"data": str(data), "benchmark": config, "episodes": rows})
+        write_json(
+            out / "results.json", {"data": str(data), "benchmark": config, "episodes": found}
+        )
         save_videos(videos[:12], results[:12], out / "replay")

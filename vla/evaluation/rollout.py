@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-import gymnasium as gym
 import numpy as np
 
 from vla.benchmarks.base import SEED, Benchmark, EpisodeResult, Task
 from vla.config import build
 from vla.errors import DataError
-from vla.evaluation.environment import check_actions, explained
+from vla.evaluation.environment import check_actions
+from vla.evaluation.groups import group_summary
+from vla.evaluation.results import ResultRows
+from vla.evaluation.slots import AnySlot, ProcessSlot, Slot
 from vla.evaluation.statistics import summary
 from vla.inference.realtime import Latency, RealTimeRunner
 from vla.inference.runner import PolicyRunner
@@ -31,8 +32,12 @@ class Actor(Protocol):
         """Start a new episode in this slot."""
         ...
 
-    def act(self, keys: Sequence[int], observations: Sequence[dict[str, Any]]) -> np.ndarray:
-        """Actions (B, A) in robot units, one for each key."""
+    def looks(self, key: int) -> bool:
+        """False if the next ``act`` does not read the images of this slot."""
+        ...
+
+    def act(self, keys: Sequence[int], observations: Sequence[dict[str, Any]]) -> Iterable[Any]:
+        """Actions (A,) in robot units, one for each key; None: the task's expert acts."""
         ...
 
 
@@ -48,61 +53,6 @@ def open_benchmark(config: Mapping[str, Any], cameras: Sequence[str] = ()) -> Be
     return benchmark
 
 
-class _Slot:
-    """One of the parallel environments; it is reused while episodes of the same task follow.
-
-    gymnasium's vector environments do not fit here. Their members have one common task, and a
-    finished member restarts without a seed of its own. Here every episode has its own task, length
-    and seed, so that the results do not depend on the number of parallel environments.
-    """
-
-    def __init__(self, benchmark: Benchmark) -> None:
-        self.benchmark = benchmark
-        self.task: Task | None = None
-        self.env: gym.Env[Any, Any]
-        self.episode = self.seed = self.steps = -1
-        self.observation: dict[str, Any] = {}
-        self.frames: list[np.ndarray] | None = None
-        self.plans: list[str] = []
-
-    def begin(self, episode: int, task: Task, seed: int, record: bool) -> None:
-        """Start an episode; ``record``: keep its frames."""
-        if self.task != task:
-            self.close()
-            self.env, self.task = self.benchmark.make_env(task), task
-        self.episode, self.seed, self.steps, self.plans = episode, seed, 0, []
-        with explained(self.benchmark.name, task.id, seed, 0):
-            self.observation = self.env.reset(seed=seed)[0]
-        self.frames = [_first_image(self.observation)] if record else None
-
-    def step(self, action: np.ndarray, plan: str) -> EpisodeResult | None:
-        """Execute the action of a plan (may be empty); the result if the episode has ended."""
-        instruction = self.observation["instruction"]
-        assert self.task is not None
-        with explained(self.benchmark.name, self.task.id, self.seed, self.steps):
-            self.observation, _, terminated, truncated, info = self.env.step(action)
-        self.steps += 1
-        self.plans.append(plan)
-        if self.frames is not None:
-            self.frames.append(_first_image(self.observation))
-        if not (terminated or truncated):
-            return None
-        metrics = {m: float(info[m]) for m in self.benchmark.metrics if m in info}
-        success = bool(info.get("success", False))
-        result = self.task.id, self.seed, instruction, success, self.steps, metrics
-        return EpisodeResult(*result, plans=self.plans if any(self.plans) else [])
-
-    def close(self) -> None:
-        """Close the environment, if there is one."""
-        if self.task is not None:
-            self.env.close()
-
-
-def _first_image(observation: Mapping[str, Any]) -> np.ndarray:
-    image: np.ndarray = next(iter(observation["images"].values()))
-    return image
-
-
 def rollouts(
     actor: Actor,
     benchmark: Benchmark,
@@ -112,11 +62,15 @@ def rollouts(
     videos: int = 0,
     progress: bool = True,
     plan_of: Callable[[int], str] | None = None,
+    workers: int = 0,
+    ended: Callable[[EpisodeResult], None] | None = None,
 ) -> tuple[list[EpisodeResult], list[list[np.ndarray]]]:
     """Run episode ``i`` of ``tasks[i]`` with ``seeds[i]``, ``num_envs`` at a time.
 
     Args:
         plan_of: gives the plan of an episode's present action by its key, for the results.
+        workers: processes with one environment each, instead of ``num_envs`` in this process.
+        ended: called with every result when its episode ends.
 
     Returns:
         Results in the order of ``seeds``, and the frames of the first ``videos`` episodes. Frames
@@ -124,33 +78,66 @@ def rollouts(
     """
     results: dict[int, EpisodeResult] = {}
     frames: dict[int, list[np.ndarray]] = {}
-    waiting = deque(range(len(seeds)))
-    slots = [_Slot(benchmark) for _ in range(min(num_envs, len(seeds)))]
-    live: dict[int, _Slot] = {}
+    waiting = list(range(len(seeds)))
+    kind: Callable[[Benchmark], AnySlot] = ProcessSlot if workers else Slot
+    slots = [kind(benchmark) for _ in range(min(workers or num_envs, len(seeds)))]
+    live: dict[int, int] = {}  # number of the slot -> episode
     title = f"rollouts in {benchmark.name}"
-    with Progress(title, len(seeds), "episodes", show=progress) as bar:
-        while waiting or live:
-            for key, slot in enumerate(slots):
-                if key not in live and waiting:
-                    episode = waiting.popleft()
-                    actor.reset(key)
-                    slot.begin(episode, tasks[episode], seeds[episode], episode < videos)
-                    live[key] = slot
-            actions = actor.act(list(live), [slot.observation for slot in live.values()])
-            for (key, slot), action in zip(list(live.items()), actions, strict=True):
-                result = slot.step(action, plan_of(key) if plan_of else "")
-                if result is not None:
-                    results[slot.episode] = result
-                    if slot.frames is not None:
-                        frames[slot.episode] = slot.frames
-                    del live[key]
-                    bar.advance()
-            won = sum(r.success for r in results.values())
-            bar.note = f"{won} of {len(results)} succeeded" if results else ""
-            bar.advance(0)  # also while no episode ends
-    for slot in slots:
-        slot.close()
+    try:
+        with Progress(title, len(seeds), "episodes", show=progress) as bar:
+            while waiting or live:
+                begun = []
+                for key, slot in enumerate(slots):
+                    if key not in live and waiting:
+                        begun.append(key)
+                        live[key] = episode = _next_episode(waiting, tasks, slot.task)
+                        actor.reset(key)
+                        look = actor.looks(key)
+                        slot.begin(tasks[episode], seeds[episode], episode < videos, look)
+                for key in begun:
+                    slots[key].wait()
+                actions = actor.act(list(live), [slots[key].observation for key in live])
+                for key, action in zip(live, actions, strict=True):
+                    plan = plan_of(key) if plan_of else ""
+                    slots[key].step(action, plan, actor.looks(key))
+                for key in list(live):
+                    result, slot = slots[key].wait(), slots[key]
+                    if result is not None:
+                        episode = live.pop(key)
+                        results[episode] = result
+                        if slot.frames is not None:
+                            frames[episode] = slot.frames
+                        if ended is not None:
+                            ended(result)
+                        bar.advance()
+                won = sum(r.success for r in results.values())
+                bar.note = f"{won} of {len(results)} succeeded" if results else ""
+                bar.advance(0)  # also while no episode ends
+    finally:
+        for slot in slots:
+            slot.close()
     return [results[i] for i in range(len(seeds))], [frames[i] for i in sorted(frames)]
+
+
+def _next_episode(waiting: list[int], tasks: Sequence[Task], task: Task | None) -> int:
+    """Take the next episode: one of the same task if there is one, to reuse the environment."""
+    index = next((i for i, episode in enumerate(waiting) if tasks[episode] == task), 0)
+    return waiting.pop(index)
+
+
+class _Experts:
+    """The experts of the tasks act; no image is read."""
+
+    def reset(self, key: int) -> None:
+        """Nothing to reset."""
+
+    def looks(self, key: int) -> bool:
+        """Never."""
+        return False
+
+    def act(self, keys: Sequence[int], observations: Sequence[dict[str, Any]]) -> list[None]:
+        """No actions: the environments ask the experts."""
+        return [None] * len(keys)
 
 
 def evaluate(
@@ -165,60 +152,82 @@ def evaluate(
     progress: bool = True,
     execution: Execution | None = None,
     latency: Latency | None = None,
+    workers: int | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> tuple[list[EpisodeResult], list[list[np.ndarray]]]:
     """``episodes`` episodes of every task; written to ``out`` as JSON if given.
 
     Args:
-        policy: a policy bound to one robot (``BasePolicy.robot``).
+        policy: a policy bound to one robot (``BasePolicy.robot``); None: the tasks' experts.
         out: path of the JSON file.
         execution: see ``PolicyRunner``.
         latency: the environment advances while the policy predicts (``RealTimeRunner``), one
             environment at a time if it is live; None: it waits.
+        workers: see ``rollouts``; None: two for each CPU if the benchmark is heavy, else 0.
+        identity: what the results depend on. With it, rows are written beside ``out`` as episodes
+            end, and an unfinished evaluation with the same identity continues.
 
     Returns:
-        See ``rollouts``.
+        See ``rollouts``. There are no frames if an earlier call has run one of these episodes.
 
     Raises:
-        ValueError: the policy's actions do not fit the benchmark, see ``check_actions``; or the
-            execution or the latency does not fit the policy.
+        ValueError: the policy's actions do not fit the benchmark, see ``check_actions``; a task
+            has no expert; or the execution or the latency does not fit the policy.
         EnvironmentFailed: an environment raised an exception.
     """
-    check_actions(policy.spec.action_space, benchmark.action_space, benchmark.name)
     # Episode k of every task comes before episode k + 1 of any, so that videos show all tasks.
-    seeds = [seed + k for k in range(episodes) for _ in tasks]
-    runner, every = PolicyRunner(policy, execution), list(tasks) * episodes
-    actor: PolicyRunner | RealTimeRunner = runner
-    if latency is not None:
-        actor = RealTimeRunner(runner, latency, benchmark.hold_action)
-        num_envs = 1 if latency.live else num_envs
-    results, frames = rollouts(
-        actor, benchmark, every, seeds, num_envs, videos, progress, actor.plan
-    )
-    if progress and isinstance(actor, RealTimeRunner):
-        print(actor.describe())
-    if out is not None:
-        rows = [asdict(r) for r in results]
-        about = {
-            "benchmark": benchmark.name,
-            "execution": asdict(runner.execution),
-            "latency": actor.summary() if isinstance(actor, RealTimeRunner) else None,
-            "summary": summary(results),
-            "episodes": rows,
-        }
-        write_json(Path(out), about)
-    return results, frames
-
-
-def read_results(path: Path) -> list[EpisodeResult]:
-    """Episodes of a ``results.json``.
-
-    Raises:
-        DataError: no such file, or not what ``vla eval`` writes.
-    """
+    jobs = [(task, seed + k) for k in range(episodes) for task in tasks]
+    if workers is None:
+        workers = 2 * (os.cpu_count() or 1) if benchmark.is_heavy else 0
+    actor: PolicyRunner | RealTimeRunner | _Experts = _Experts()
+    about: dict[str, Any] = {"benchmark": benchmark.name, "facts": benchmark.facts()}
+    if policy is None:
+        missing = next((task.id for task in tasks if benchmark.expert(task) is None), None)
+        if missing is not None:
+            raise DataError(f"{benchmark.name}: task {missing!r} has no scripted expert")
+    else:
+        check_actions(policy.spec.action_space, benchmark.action_space, benchmark.name)
+        actor = runner = PolicyRunner(policy, execution)
+        about["execution"] = asdict(runner.execution)
+        if latency is not None:
+            actor = RealTimeRunner(runner, latency, benchmark.hold_action)
+            num_envs, workers = (1, min(workers, 1)) if latency.live else (num_envs, workers)
+    rows = None
+    if out is not None and identity is not None:
+        asked = about | dict(identity) | {"latency": asdict(latency) if latency else None}
+        rows = ResultRows(Path(out).with_suffix(".jsonl"), asked)
+    found = dict(rows.finished) if rows else {}
+    todo = [(task, s) for task, s in jobs if (task.id, s) not in found]
+    if any((task.id, s) in found for task, s in jobs[:videos]):
+        videos = 0
+    is_complete = False
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["episodes"]
-        return [EpisodeResult(**row) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: not the results of `vla eval` ({error}); give the results.json it wrote"
-        ) from error
+        fresh, frames = rollouts(
+            actor,
+            benchmark,
+            [task for task, _ in todo],
+            [s for _, s in todo],
+            num_envs,
+            videos,
+            progress,
+            None if isinstance(actor, _Experts) else actor.plan,
+            workers,
+            rows.append if rows else None,
+        )
+        found |= {(r.task, r.seed): r for r in fresh}
+        results = [found[task.id, s] for task, s in jobs]
+        if progress and isinstance(actor, RealTimeRunner):
+            print(actor.describe())
+        if out is not None:
+            about |= {
+                "latency": actor.summary() if isinstance(actor, RealTimeRunner) else None,
+                "summary": summary(results),
+                "groups": group_summary(benchmark, results),
+                "episodes": [asdict(r) for r in results],
+            }
+            write_json(Path(out), about)
+        is_complete = True
+    finally:
+        if rows is not None:
+            rows.close(is_complete)
+    return results, frames

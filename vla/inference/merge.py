@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from vla.models.decoders.own_forward import writing_embedding
 from vla.models.lora import merge_adapters
 
 
@@ -34,8 +35,9 @@ def fold_embeddings(decoder: Any) -> None:
     """Copy separate embeddings of action tokens into the language model, and remove them."""
     rows, lm = decoder.trainable_embeddings, decoder.lm
     if rows is not None:
-        source, target = lm.get_input_embeddings(), lm.get_output_embeddings()
-        source.weight[rows.ids] = rows.input_embeddings.to(source.weight.dtype)
+        target = lm.get_output_embeddings()
+        for source in (lm.get_input_embeddings(), writing_embedding(lm)):
+            source.weight[rows.ids] = rows.input_embeddings.to(source.weight.dtype)
         target.weight[rows.ids] = rows.output_embeddings.to(target.weight.dtype)
         decoder.trainable_embeddings = None
 

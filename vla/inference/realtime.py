@@ -127,6 +127,10 @@ class RealTimeRunner:
         self._last.pop(key, None)
         self._plans.pop(key, None)
 
+    def looks(self, key: Hashable) -> bool:
+        """True: a prediction may start at every control step."""
+        return True
+
     def plan(self, key: Hashable) -> str:
         """The plan of the chunk that is executed; empty: the policy acted without a plan."""
         return self._plans.get(key, "")

@@ -85,6 +85,10 @@ class PolicyRunner:
         with self._lock:
             return self._memory.get(key, _Memory()).plan
 
+    def looks(self, key: Hashable) -> bool:
+        """True if the next ``act`` reads the images: a call has this frame in its history."""
+        return self.queue.left(key) < self.spec.history
+
     def act(self, keys: Sequence[Hashable], observations: Sequence[Observation]) -> np.ndarray:
         """One control step: actions (B, A) float32 in robot units.
 
@@ -94,7 +98,7 @@ class PolicyRunner:
         with self._calling:
             rows = dict(zip(keys, observations, strict=True))
             calls = [key for key in keys if self.queue.needs_chunk(key)]
-            queued = {key: self._extended(key, rows[key]) for key in keys if key not in calls}
+            queued = {k: self._extended(k, rows[k], self.looks(k)) for k in keys if k not in calls}
             if calls:
                 chunks, _ = self.predict(calls, [rows[key] for key in calls])
                 for key, chunk in zip(calls, chunks, strict=True):
@@ -202,9 +206,9 @@ class PolicyRunner:
         if self.conditions and any(leftovers):
             optional["leftovers"] = leftovers
         images_BVTCHW = torch.stack([torch.cat(m.images, 1) for m in memory])
-        instructions = [m.instruction for m in memory]
+        texts = [m.instruction for m in memory]
         with evaluation_mode(getattr(self.policy, "policy", None)):
-            chunks, plans = self.policy.predict(images_BVTCHW, instructions, **optional)
+            chunks, plans = self.policy.predict(images_BVTCHW, texts, **optional)
         return finite(self.spec, chunks), plans
 
     def _with_left(self, key: Hashable, observation: Observation, memory: _Memory) -> _Memory:
@@ -214,15 +218,16 @@ class PolicyRunner:
         left = int(observation.get("left", self.execution.delay or 0))
         return replace(memory, left=max(0, min(left, self.queue.left(key))))
 
-    def _extended(self, key: Hashable, observation: Observation) -> _Memory:
-        """The memory of ``key`` with this observation appended; nothing is stored."""
+    def _extended(self, key: Hashable, observation: Observation, looks: bool = True) -> _Memory:
+        """The memory of ``key`` with this observation, without its images if not ``looks``."""
         history, last = self.spec.history, self._memory.get(key, _Memory())
-        image = to_images(observation, self.spec)
-        images = (*(last.images or (image,) * (history - 1)), image)[-history:]
-        states: tuple[torch.Tensor, ...] = ()
-        if self.spec.state_dim:
+        images, states = last.images, last.states
+        if looks:
+            image = to_images(observation, self.spec)
+            images = (*(images or (image,) * (history - 1)), image)[-history:]
+        if looks and self.spec.state_dim:
             state = to_state(observation, self.spec.state_dim)
-            states = (*(last.states or (state,) * (history - 1)), state)[-history:]
+            states = (*(states or (state,) * (history - 1)), state)[-history:]
         instruction = str(observation["instruction"])
         # a plan belongs to the instruction that it was made for
         plan = last.plan if last.instruction == instruction else ""

@@ -13,6 +13,8 @@ from torch import nn
 
 # peft imports bitsandbytes, which warns about kernels for inference that are not used here.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+# It imports torchao, too, whose classes are registered in a way that torch will no longer need.
+logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
 # Model types for which peft refuses adapters at ``out_proj``.
 _STATE_SPACE = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
 

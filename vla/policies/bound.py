@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from vla.models.actions.normalise import Normaliser
+from vla.policies.names import check_names
 from vla.policies.spec import RobotSpec
 
 
@@ -54,3 +55,24 @@ class BoundPolicy:
     def act(self, images: Any, instruction: str | Sequence[str], state: Any = None) -> np.ndarray:
         """See ``BasePolicy.act``."""
         return self.policy.act(images, instruction, state, self.robot)
+
+
+class RenamedCameras:
+    """A bound policy whose cameras have the names of an environment; see ``BoundPolicy``.
+
+    Args:
+        bound: the policy, saved or exported.
+        names: camera of the policy -> name in the environment, where the two differ.
+
+    Raises:
+        ConfigError: the policy has no such camera.
+    """
+
+    def __init__(self, bound: Any, names: Mapping[str, str]) -> None:
+        check_names(names, bound.spec.cameras)
+        self.bound = bound
+        cameras = tuple(names.get(camera, camera) for camera in bound.spec.cameras)
+        self.spec: RobotSpec = replace(bound.spec, cameras=cameras)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.bound, name)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vla.errors import ConfigError
 from vla.utils.notes import note
 
 MAX_DEPTH = 16  # levels of nested mappings
@@ -58,6 +59,20 @@ def _plain(name: str) -> str:
     """The last part of a name without decoration, in lower case; may be empty."""
     words = re.split(r"[_\-\s]+", _last_part(name).lower())
     return "_".join(word for word in words if word not in _DECORATION)
+
+
+def check_names(names: Mapping[str, str], cameras: Sequence[str]) -> None:
+    """Check names of --camera OURS=THEIRS.
+
+    Raises:
+        ConfigError: the policy has no such camera.
+    """
+    unknown = next((name for name in names if name not in cameras), None)
+    if unknown is not None:
+        raise ConfigError(
+            f"--camera {unknown}=...: the policy has no such camera; "
+            f"choices: {', '.join(cameras) or 'none'}"
+        )
 
 
 def match_cameras(

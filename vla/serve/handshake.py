@@ -54,7 +54,7 @@ def interface(spec: RobotSpec, robot: str, execution: Execution | None = None) -
         "binary_actions": list(space.binary),
         "integer_actions": list(space.integer),
         "action_reference": _reference(spec),
-        "rotation": None,
+        "rotation": space.rotation or None,
         "gripper": _gripper(spec),
         "rate_hz": space.rate_hz,
         "statistics_key": robot if spec.statistics else None,
@@ -67,9 +67,20 @@ def _number(value: float) -> float | None:
 
 
 def _reference(spec: RobotSpec) -> list[str | None]:
-    """For each action dimension "absolute", if the measured state is added to it, or None."""
-    relative = spec.relative or (-1,) * spec.action_space.dim
-    return ["absolute" if k >= 0 else None for k in relative]
+    """For each action dimension "absolute", "relative" or None: not stated.
+
+    It is absolute if the policy adds the measured state to it.
+    """
+    space = spec.action_space
+    added = {n for n, k in zip(space.names, spec.relative, strict=False) if k >= 0}
+    return [
+        "absolute"
+        if n in {*space.absolute, *added}
+        else "relative"
+        if n in space.relative
+        else None
+        for n in space.names
+    ]
 
 
 def _gripper(spec: RobotSpec) -> dict[str, Any] | None:
@@ -94,7 +105,9 @@ def harness_specs(about: Mapping[str, Any]) -> dict[str, Any]:
     seen["language"] = _component("language", 0, "language")
     if about["state_dim"]:
         seen["state"] = _component("state", about["state_dim"], "raw")
-    specs = {"observation_spec": seen}
+    specs, actions = {"observation_spec": seen}, {}
+    if about["rotation"] in ("euler_xyz", "axis_angle"):
+        actions["rotation"] = _component("rotation", 3, about["rotation"])
     gripper = about["gripper"] or {"closed": None}
     kinds: dict[Any, str] = {
         (0.0, 1.0, 1.0): "binary_close_01",
@@ -104,8 +117,8 @@ def harness_specs(about: Mapping[str, Any]) -> dict[str, Any]:
     kind = kinds.get((gripper.get("low"), gripper.get("high"), gripper["closed"]))
     if kind and gripper["name"] in about["binary_actions"]:
         spec = _component("gripper", 1, kind) | {"range": [gripper["low"], gripper["high"]]}
-        specs["action_spec"] = {"gripper": spec}
-    return specs
+        actions["gripper"] = spec
+    return specs | ({"action_spec": actions} if actions else {})
 
 
 def _component(name: str, dims: int, kind: str) -> dict[str, Any]:

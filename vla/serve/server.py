@@ -175,11 +175,12 @@ def run_server(
     limits: Limits | None = None,
     batching: Batching | None = None,
     compiled: bool = False,
+    quantize: str | None = None,
 ) -> None:
     """``vla serve``: load the policy, call it once so that it is warm, listen until stopped.
 
-    SIGINT and SIGTERM end the process within 2 s, also if a policy call runs. ``compiled``: see
-    ``speed_up``.
+    SIGINT and SIGTERM end the process within 2 s, also if a policy call runs. ``compiled`` and
+    ``quantize``: see ``speed_up``.
 
     Raises:
         ConfigError: the policy cannot decode or execute its chunks as the options say, or the
@@ -190,7 +191,7 @@ def run_server(
     access = listening.access()
     policy = open_policy(policy_dir, device, robot)
     set_decoding(policy, decoding)
-    speed_up(policy, compiled)
+    speed_up(policy, compiled, quantize)
     chosen = chosen_execution(policy.spec, **(execution or {}))
     service = PolicyService(policy, cameras, state, chosen, batching, limits.session_timeout)
     service.runner.predict([None], [service.blank_observation()])

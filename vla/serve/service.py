@@ -16,7 +16,7 @@ from vla.models.decoders.text import encode
 from vla.models.prompts import robot_prompt
 from vla.policies.bound import BoundPolicy
 from vla.policies.execution import Execution
-from vla.policies.names import image_fields, joined_state, match_cameras
+from vla.policies.names import check_names, image_fields, joined_state, match_cameras
 from vla.policies.observations import camera_image
 from vla.serve.batching import Answer, Batcher, Batching
 from vla.serve.errors import ActionRefused
@@ -56,12 +56,7 @@ class PolicyService:
         session_timeout: float = Limits.session_timeout,
     ) -> None:
         self.policy, self.spec = policy, policy.spec
-        unknown = [c for c in cameras or {} if c not in self.spec.cameras]
-        if unknown:
-            raise ValueError(
-                f"--camera {unknown[0]}=...: the policy has no such camera; "
-                f"choices: {', '.join(self.spec.cameras)}"
-            )
+        check_names(cameras or {}, self.spec.cameras)
         self.cameras, self.state = dict(cameras or {}), list(state)
         self.runner = PolicyRunner(policy, execution)  # safe to use from threads
         self.batcher = Batcher(self.runner, batching)

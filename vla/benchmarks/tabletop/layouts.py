@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from vla.benchmarks.tabletop.world import Command
@@ -14,6 +16,12 @@ _ARM_UNITS = ("m", "m", "m", "rad", "rad", "rad", "closed")
 _ARM_HIGH = (_MAX_MOVE, _MAX_MOVE, _MAX_MOVE, _MAX_TILT, _MAX_TILT, _MAX_TURN, 1.0)
 _ARM_LOW = (*(-h for h in _ARM_HIGH[:6]), 0.0)
 
+_CONVENTIONS: dict[str, Any] = {
+    "relative": _ARM[:6],
+    "absolute": ("gripper",),
+    "rotation": "euler_xyz",
+}
+
 LAYOUTS = {
     # RT-2 (arXiv 2307.15818, section 3.2): terminate, position, rotation, gripper extension
     "rt2": ActionSpace(
@@ -22,6 +30,7 @@ LAYOUTS = {
         (0.0, *_ARM_LOW),
         (1.0, *_ARM_HIGH),
         ("terminate", "gripper"),
+        **_CONVENTIONS,
     ),
     # RT-1 (arXiv 2212.06817, section 4): arm and gripper, base, mode (0 arm, 1 base, 2 terminate)
     "rt1": ActionSpace(
@@ -31,6 +40,7 @@ LAYOUTS = {
         (*_ARM_HIGH, _MAX_MOVE, _MAX_MOVE, _MAX_TURN, 2.0),
         ("gripper",),
         integer=("mode",),
+        **_CONVENTIONS | {"relative": (*_ARM[:6], "base_dx", "base_dy", "base_dyaw")},
     ),
 }
 

@@ -29,6 +29,7 @@ class ActionTokenRules:
         # Allowed symbols of each action dimension; None: all.
         self._symbols = [integer_symbols(codec, space, k) for k in range(space.dim)]
         self._continuations: dict[tuple[int, ...], Continuations] = {}
+        self._after: dict[tuple[int, tuple[int, ...], bool], torch.Tensor] = {}
 
     def symbols(self, position: int) -> tuple[int, ...] | None:
         """Symbols that number ``position`` of a chunk may have; None: all."""
@@ -48,6 +49,20 @@ class ActionTokenRules:
         symbols = self.symbols(position)
         symbol = self.vocabulary.symbol_of.get(piece)
         return symbol is not None and (symbols is None or symbol in symbols)
+
+    def after(self, position: int, piece: tuple[int, ...], ends: bool) -> torch.Tensor:
+        """Ids that may follow the first tokens ``piece`` of number ``position``.
+
+        Args:
+            ends: the chunk may end after this number, so that no other number follows.
+        """
+        key = (position % self.dim, piece, ends)
+        if key not in self._after:
+            found = self.continuations(position).get(piece, ())
+            if self.is_number(position, piece):
+                found += (self.eos,) if ends else self.continuations(position + 1)[()]
+            self._after[key] = self.ids(found)
+        return self._after[key]
 
     def ids(self, tokens: tuple[int, ...]) -> torch.Tensor:
         """The shared tensor of these token ids."""
@@ -90,13 +105,9 @@ class ActionConstraint:
             following = rules.codec.following(self.symbols)
             following = rules.symbols(position) if following is None else following
             return vocabulary.single_ids if following is None else rules.single_ids(following)
-        continuing = rules.continuations(position).get(self.piece, ())
-        if not rules.is_number(position, self.piece):
-            return rules.ids(continuing)
-        symbols = [*self.symbols, vocabulary.symbol(self.piece)]
-        incomplete = rules.codec.following(symbols) is None
-        following = rules.continuations(position + 1)[()] if incomplete else (rules.eos,)
-        return rules.ids(continuing + following)
+        symbol = vocabulary.symbol_of.get(self.piece)
+        symbols = self.symbols if symbol is None else [*self.symbols, symbol]
+        return rules.after(position, self.piece, rules.codec.following(symbols) is not None)
 
     def push(self, token: int) -> int:
         """Append one token."""
@@ -105,8 +116,9 @@ class ActionConstraint:
             self.symbols.append(vocabulary.symbol((token,)))
             self.done = rules.codec.following(self.symbols) == ()
             return token
-        if token in rules.continuations(len(self.symbols)).get(self.piece, ()):
-            self.piece = (*self.piece, token)
+        piece, position = (*self.piece, token), len(self.symbols)
+        if piece in rules.continuations(position) or rules.is_number(position, piece):
+            self.piece = piece
             return token
         self.symbols.append(vocabulary.symbol(self.piece))
         self.piece = (token,)

@@ -165,9 +165,14 @@ class Segments:
 
     def __init__(self, segments: Sequence[TokenConstraint]) -> None:
         self.segments = segments
+        self._complete = 0  # segments at the start that are complete; they stay so
 
     def _current(self) -> TokenConstraint | None:
-        return next((s for s in self.segments if not s.done), None)
+        while self._complete < len(self.segments):
+            if not self.segments[self._complete].done:
+                return self.segments[self._complete]
+            self._complete += 1
+        return None
 
     @property
     def done(self) -> bool:
@@ -192,4 +197,4 @@ class Segments:
 
     def fork(self) -> Segments:
         """See ``TokenConstraint``."""
-        return Segments([segment.fork() for segment in self.segments])
+        return Segments([segment.fork() for segment in self.segments[self._complete :]])

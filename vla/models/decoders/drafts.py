@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from vla.models.decoders.constraints import TokenConstraint
+from vla.models.decoders.legal import legal_set
 
 
 @dataclass
@@ -93,10 +93,11 @@ class DraftedText:
 
     def _next(self, ids: torch.Tensor | None, used: int) -> int | None:
         """The next proposed token: the only one, or that of the draft if it is legal."""
-        if ids is not None and len(ids) == 1:
-            return int(ids)
         token = self._draft[used] if used < len(self._draft) else None
-        return token if token is None or ids is None or token in _members(ids) else None
+        if ids is None:
+            return token
+        legal = legal_set(ids)
+        return legal.only if legal.only is not None or token not in legal.members else token
 
     def accept(self, choose: Callable[[int], int], likely: Sequence[int]) -> None:
         """Append tokens up to the first that differs from the proposal.
@@ -129,13 +130,3 @@ class DraftedText:
         if self.kept > count:
             self._unread = self.tokens[count - self.kept - 1 :]
             self.kept = count
-
-
-_MEMBERS = WeakTensorKeyDictionary()
-
-
-def _members(ids: torch.Tensor) -> frozenset[int]:
-    """The ids as a set. Equal sets are one tensor, so each is converted once."""
-    if ids not in _MEMBERS:
-        _MEMBERS[ids] = frozenset(ids.tolist())
-    return _MEMBERS[ids]

@@ -12,12 +12,14 @@ from vla.errors import ActionError
 from vla.models.decoders.base import Decoder, Prefix
 from vla.models.decoders.constraints import FreeText, TokenConstraint
 from vla.models.decoders.drafts import DraftedText
+from vla.models.decoders.legal import legal_set
 from vla.models.decoders.sampling import TokenSampler
 from vla.models.decoders.text import encode
 
 # Tokens of all rows in one pass that cost little more than one token of each row. It is known for
 # CPUs, and low for GPUs.
 _TOKENS_PER_PASS = 64
+_Place = tuple[int, int]  # row, and index in the row's ``allowed``
 
 
 @dataclass(frozen=True)
@@ -106,36 +108,47 @@ def _choose(
     sampler: TokenSampler | None,
 ) -> None:
     """Choose the next tokens of every row, up to the first that its proposal does not have."""
-    groups: dict[int, tuple[torch.Tensor | None, list[tuple[int, int]]]] = {}
-    best: dict[tuple[int, int], int] = {}  # (row, index in allowed) -> most likely token
+    groups: dict[int, tuple[torch.Tensor | None, list[_Place]]] = {}
+    best: dict[_Place, int] = {}  # the most likely token
     for b, row in enumerate(rows):
         for k, ids in enumerate(row.allowed):
-            if ids is not None and len(ids) == 1:
-                best[b, k] = int(ids)
-            else:
+            only = None if ids is None else legal_set(ids).only
+            if only is None:
                 groups.setdefault(id(ids), (ids, []))[1].append((b, k))
-    logits: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor | None]] = {}
+            else:
+                best[b, k] = only
+    logits: dict[_Place, tuple[torch.Tensor, list[int] | None]] = {}
     for ids, places in groups.values():
-        at = torch.tensor([(b, rows[b].first + k) for b, k in places], device=hidden_BLD.device)
-        allowed = None if ids is None else ids.to(hidden_BLD.device)
-        found = decoder.logits(hidden_BLD[at[:, 0], at[:, 1]], allowed)
-        if bool(found.isnan().any()):
+        found = decoder.logits(_states(hidden_BLD, rows, places), ids)
+        values, index = (part.tolist() for part in found.max(-1))
+        if any(value != value for value in values):
             raise ActionError("the decoder's logits are not numbers (NaN); no token is chosen")
-        index = found.argmax(-1)
-        tokens = (index if allowed is None else allowed[index]).tolist()
-        best |= dict(zip(places, tokens, strict=True))
+        tokens = None if ids is None else legal_set(ids).tokens
+        chosen = index if tokens is None else [tokens[i] for i in index]
+        best |= dict(zip(places, chosen, strict=True))
         if sampler is not None:
-            logits |= {place: (found[n : n + 1], allowed) for n, place in enumerate(places)}
+            logits |= {place: (found[n : n + 1], tokens) for n, place in enumerate(places)}
 
     def choose(b: int, k: int) -> int:
         if sampler is None or (b, k) not in logits:
             return best[b, k]
-        found, allowed = logits[b, k]
-        index = sampler(found, [b])
-        return int(index if allowed is None else allowed[index])
+        found, tokens = logits[b, k]
+        index = int(sampler(found, [b]))
+        return index if tokens is None else tokens[index]
 
     for b, row in enumerate(rows):
         row.accept(partial(choose, b), [best[b, k] for k in range(len(row.allowed))])
+
+
+def _states(
+    hidden_BLD: torch.Tensor, rows: Sequence[DraftedText], places: Sequence[_Place]
+) -> torch.Tensor:
+    """The hidden states (N, D) at these places."""
+    (b, first), (last_row, last) = places[0], places[-1]
+    if b == last_row and last - first + 1 == len(places):
+        return hidden_BLD[b, rows[b].first + first : rows[b].first + last + 1]
+    at = torch.tensor([(b, rows[b].first + k) for b, k in places], device=hidden_BLD.device)
+    return hidden_BLD[at[:, 0], at[:, 1]]
 
 
 def generate_text(

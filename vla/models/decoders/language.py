@@ -11,6 +11,7 @@ from torch import nn
 
 from vla.models.decoders.architecture import architecture_to_dict
 from vla.models.decoders.loading import Kind, make_language_model
+from vla.models.decoders.output_layer import HiddenToLogits
 from vla.models.decoders.tokenizer import INTEGERS
 from vla.models.decoders.trainable_embeddings import TrainableEmbeddings
 from vla.models.lora import LoraConfig, apply_finetuning
@@ -88,57 +89,6 @@ def attention_mask(lm: Any, mask: torch.Tensor) -> torch.Tensor:
         return mask
     low = torch.finfo(lm.dtype).min
     return torch.zeros(mask.shape, dtype=lm.dtype, device=mask.device).masked_fill(~mask, low)
-
-
-@functools.cache
-def _reads(kind: Any, name: str) -> bool:
-    """True if the source of a model class names a field of its configuration.
-
-    Aya Vision and LLaVA do not scale or cap their logits, although their language models do.
-    """
-    families = [c for c in kind.__mro__ if c.__module__.startswith("transformers.models.")]
-    return not families or any(name in inspect.getsource(c) for c in families)
-
-
-class HiddenToLogits:
-    """The output layer with the scaling and capping of the model's family."""
-
-    def __init__(self, lm: Any) -> None:
-        kind: Any = type(lm)
-        text = getattr(lm.config, "decoder", None) or lm.config.get_text_config()
-
-        def field(name: str, default: float | None) -> Any:
-            """A field of the configuration, if this model uses it after its output layer."""
-            return (getattr(text, name, None) or default) if _reads(kind, name) else default
-
-        self.cap = field("final_logit_softcapping", None)  # Gemma 2 and 3
-        self.scale = field("logit_scale", 1.0) / field("logits_scaling", 1.0)  # Cohere, Granite
-        # T5 with tied embeddings
-        tied = text.model_type == "switch_transformers" and lm.config.tie_word_embeddings
-        if getattr(text, "scale_decoder_outputs", tied or text.model_type == "umt5"):
-            self.scale *= text.d_model**-0.5
-
-    def __call__(
-        self,
-        lm: Any,
-        hidden: torch.Tensor,
-        ids: torch.Tensor | None = None,
-        trainable: TrainableEmbeddings | None = None,
-    ) -> torch.Tensor:
-        """Hidden states (..., D) to logits (..., vocabulary) or (..., len(ids))."""
-        head = lm.get_output_embeddings()
-        if ids is None:
-            logits = head(hidden)
-        else:
-            bias = None if head.bias is None else head.bias[ids]
-            logits = nn.functional.linear(hidden, head.weight[ids], bias)
-        if trainable is not None:
-            logits = trainable.logits(hidden, logits, ids, head.bias)
-        logits = logits * self.scale if self.scale != 1.0 else logits
-        fixed = getattr(lm, "final_logits_bias", None)  # Marian
-        if fixed is not None:
-            logits = logits + (fixed[0] if ids is None else fixed[0, ids])
-        return (logits / self.cap).tanh() * self.cap if self.cap else logits
 
 
 class LanguageModel(nn.Module):
@@ -242,6 +192,10 @@ class LanguageModel(nn.Module):
         embeds = self.lm.get_input_embeddings()(ids)
         trainable = self.trainable_embeddings
         return embeds if trainable is None else trainable.embed(ids, embeds)
+
+    def keep_output_rows(self) -> None:
+        """Keep the output rows of small sets of ids: faster, for weights that do not change."""
+        self._logits.keeps_rows = True
 
     def logits(self, hidden: torch.Tensor, ids: torch.Tensor | None = None) -> torch.Tensor:
         """See ``Decoder.logits``."""

@@ -1,9 +1,8 @@
-"""Fast decoding of one row of a causal model: a key-value cache of fixed size, a compiled pass."""
+"""Decoding of one row of a causal model with a key-value cache of fixed size."""
 
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,11 +12,11 @@ from transformers.cache_utils import StaticLayer
 
 from vla.models.decoders.backbone import find_backbone
 from vla.models.decoders.base import DecodingState, Prefix
+from vla.models.decoders.fast_steps import Step
 from vla.models.decoders.language import cache_argument
 from vla.models.decoders.text import encode
 
 log = logging.getLogger(__name__)
-_LEAST = 2  # columns of a pass: torch.compile makes another program for one column
 # Columns of a pass on a GPU, where every number of columns is a CUDA graph of its own.
 _BUCKETS = (2, 4, 8, 16, 32)
 
@@ -31,28 +30,44 @@ class StaticDecoding:
     Args:
         decoder: a ``CausalTexts`` in evaluation mode with full attention in every layer.
         capacity: tokens of the cache, the image's included.
-        compiled: compile the pass with ``torch.compile``; without a compiler it runs as it is.
+
+    Attributes:
+        plain: the pass of the model.
+        form: name of the form of the pass that is used.
     """
 
-    def __init__(self, decoder: Any, capacity: int, compiled: bool) -> None:
+    def __init__(self, decoder: Any, capacity: int) -> None:
         self.decoder, self.capacity = decoder, capacity
         self.cache = StaticCache(config=decoder.lm.config, max_cache_len=capacity)
         self.on_gpu = decoder.lm.device.type == "cuda"
         backbone = find_backbone(decoder.lm)
         name = cache_argument(backbone)
 
-        def step(embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        def step(
+            embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, start: torch.Tensor
+        ) -> torch.Tensor:
+            layers: Any = self.cache.layers
+            for layer in layers:
+                layer.cumulative_length.copy_(start)
             given = {"inputs_embeds": embeds, "position_ids": positions, "attention_mask": mask}
             out: torch.Tensor = backbone(
                 **given, **{name: self.cache}, use_cache=True
             ).last_hidden_state
             return out
 
-        self._eager = self._step = step
-        if compiled:
-            options = {"mode": "reduce-overhead"} if self.on_gpu else {"dynamic": True}
-            self._step = torch.compile(step, **options)
+        self.plain: Step = step
+        self.use(self.plain)
         self._masks: dict[tuple[int, bool], torch.Tensor] = {}
+
+    def use(
+        self, step: Step, least: int = 1, form: str = "plain", falls_back: bool = False
+    ) -> None:
+        """Use a form of the pass, which reads at least ``least`` columns.
+
+        ``falls_back``: where it fails, the plain pass continues, and a log line says so.
+        """
+        self._step, self._least, self._falls_back = step, least, falls_back
+        self.form = form
 
     @property
     def possible(self) -> bool:
@@ -94,7 +109,7 @@ class StaticDecoding:
         start = extra["start"] + len(extra["read"])
         extra["read"] += ids_BL[0].tolist()
         extra["last"] = new
-        if start + max(new, _LEAST) > self.capacity:
+        if start + max(new, self._least) > self.capacity:
             ordinary, hidden = self.decoder.ordinary_prefill(
                 state.prefix, [extra["prompt"]], [extra["read"]]
             )
@@ -119,81 +134,39 @@ class StaticDecoding:
         """Hidden states of new columns from ``start`` on; padding is overwritten later."""
         new = embeds.shape[1]
         wide = next((b for b in _BUCKETS if b >= new), -(-new // 64) * 64) if self.on_gpu else new
-        wide = min(max(wide, _LEAST), self.capacity - start)
-        embeds = torch.nn.functional.pad(embeds, (0, 0, 0, wide - new))
-        positions = torch.nn.functional.pad(positions, (0, wide - new))
-        layers: Any = self.cache.layers
-        for layer in layers:
-            layer.cumulative_length.fill_(start)
-        mask = self._mask(state.extra["images"], embeds.device)[:, :, start : start + wide]
+        wide = min(max(wide, self._least), self.capacity - start)
+        if wide != new:
+            embeds = torch.nn.functional.pad(embeds, (0, 0, 0, wide - new))
+            positions = torch.nn.functional.pad(positions, (0, wide - new))
+        mask = self._mask(state.extra["images"], embeds)[:, :, start : start + wide]
+        begin = torch.tensor(start, device=embeds.device)
         try:
-            hidden = self._step(embeds, positions, mask)
-        except Exception as error:
-            if self._step is self._eager:
+            hidden = self._step(embeds, positions, mask, begin)
+        except Exception as error:  # another number of columns may need another program
+            if not self._falls_back or self._step is self.plain:
                 raise
-            log.warning("not compiled, so decoding is slower: %s", str(error).splitlines()[0])
-            self._step = self._eager
-            return self._run(state, embeds[:, :new], positions[:, :new], start)
+            log.warning("decoding is slower from here on: %s", first_line(error))
+            self.use(self.plain)
+            hidden = self._step(embeds, positions, mask, begin)
         return hidden[:, :new].clone() if self.on_gpu else hidden[:, :new]
 
-    def _mask(self, images: int, device: torch.device) -> torch.Tensor:
-        """(1, 1, capacity, capacity) bool: which columns (last axis) a column attends to."""
+    def _mask(self, images: int, like: torch.Tensor) -> torch.Tensor:
+        """(1, 1, capacity, capacity): 0 for columns (last axis) that a column attends to, or -inf.
+
+        Attention would convert a bool mask in every layer.
+        """
         key = images, self.decoder.image_attention == "full"
         if key not in self._masks:
             self._masks.clear()
-            column = torch.arange(self.capacity, device=device)
+            column = torch.arange(self.capacity, device=like.device)
             mask = column[None] <= column[:, None]
             if key[1]:
                 mask |= (column[None] < images) & (column[:, None] < images)
-            self._masks[key] = mask[None, None]
+            values = torch.zeros(mask.shape, dtype=like.dtype, device=like.device)
+            self._masks[key] = values.masked_fill(~mask, -torch.inf)[None, None]
         return self._masks[key]
 
 
-@torch.no_grad()
-def static_decoding(decoder: Any, prefix: Prefix, prompt: str, compiled: bool) -> Any:
-    """A ``StaticDecoding`` that gives the ordinary hidden states; None if there is none.
-
-    The two are compared on ``prompt`` with a few tokens. A reason is logged.
-
-    Args:
-        decoder: any ``Decoder``.
-        prefix: one row.
-        compiled: see ``StaticDecoding``.
-    """
-    family = decoder.lm.config.model_type
-    if not hasattr(decoder, "ordinary_prefill") or not decoder.takes_drafts:
-        log.info("%s: no static cache: it is for causal models in packed execution", family)
-        return None
-    before, _ = decoder._embed_prefix(prefix)
-    room = getattr(decoder.lm.config, "max_position_embeddings", None) or 2**30
-    capacity = min(-(-(before.shape[1] + 192) // 64) * 64, before.shape[1] + room)
-    ids = encode(decoder.tokenizer, prompt)[:2] * 2
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            static = StaticDecoding(decoder, capacity, compiled)
-            if not static.possible:
-                log.info("%s: no static cache: sliding windows or recurrent layers", family)
-                return None
-            found = _states(static.prefill(prefix, prompt, ids[:2]), static, ids)
-    except Exception as error:  # the code of a family may raise anything
-        log.info("%s: no static cache: %s", family, str(error).splitlines()[:1])
-        return None
-    expected = _states(decoder.ordinary_prefill(prefix, [prompt], [ids[:2]]), decoder, ids)
-    difference = float((found - expected).abs().max() / expected.abs().max().clamp(min=1.0))
-    if difference > 1e-4 and before.dtype == torch.float32:
-        log.info("%s: no static cache: its hidden states differ by %.1g", family, difference)
-        return None
-    return static
-
-
-def _states(
-    begun: tuple[DecodingState, torch.Tensor] | None, by: Any, ids: list[int]
-) -> torch.Tensor:
-    """Hidden states of two passes, of which the first drops a token."""
-    assert begun is not None, "the example fits"
-    state, hidden = begun
-    count = torch.ones(1, dtype=torch.long, device=hidden.device)
-    by.keep(state, count)
-    later = by.decode_step(state, torch.tensor([ids], device=hidden.device))
-    return torch.cat([hidden[:, :2], later], 1)
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

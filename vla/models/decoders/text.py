@@ -13,10 +13,20 @@ from torch.nn import functional
 from vla.models.decoders.base import Decoder, Prefix, hidden_state_index
 from vla.models.prompts import ANSWER_WORD
 
+_LONG = 2000  # characters of texts that are not kept in memory
+
 
 def encode(tokenizer: Any, text: str) -> list[int]:
     """Token ids without special tokens."""
-    return tokenizer.encode(text, add_special_tokens=False)
+    if len(text) > _LONG:
+        return tokenizer.encode(text, add_special_tokens=False)
+    return list(_encode(tokenizer, len(tokenizer), text))
+
+
+@lru_cache(maxsize=1024)
+def _encode(tokenizer: Any, tokens: int, text: str) -> tuple[int, ...]:
+    """The ids of ``encode``; ``tokens``: length of the tokenizer, which may grow."""
+    return tuple(tokenizer.encode(text, add_special_tokens=False))
 
 
 def text_too_long(tokens: int, most: int) -> str:

@@ -1,0 +1,130 @@
+"""Makes gymnasium environments by their id, with errors of one line."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+
+from vla.errors import ConfigError
+
+
+def make_environment(
+    id: str, options: Mapping[str, Any], wrappers: Sequence[str | dict[str, Any]] = ()
+) -> gym.Env[Any, Any]:
+    """The environment of a gymnasium id, inside its wrappers (the first is the innermost).
+
+    Args:
+        id: "module:id" imports the module first.
+        options: further arguments of ``gymnasium.make``.
+        wrappers: "module:Class", or a mapping with this as ``wrapper`` and its arguments.
+
+    Raises:
+        ConfigError: an unknown id or module, a missing package, wrong options, or an environment
+            or wrapper that cannot be made.
+    """
+    env = _made(id, options)
+    for k, entry in enumerate(wrappers):
+        arguments = dict(entry) if isinstance(entry, Mapping) else {"wrapper": entry}
+        where, path = f"benchmark.wrappers[{k}]", arguments.pop("wrapper", None)
+        wrapper = imported(str(path), where)
+        try:
+            env = wrapper(env, **arguments)
+        except Exception as error:  # constructors of wrappers raise any exception
+            raise ConfigError(f"{where}: {path} cannot be made ({_reason(error)})") from error
+        if not isinstance(env, gym.Env):
+            raise ConfigError(f"{where}: {path} gives {type(env).__name__}, not an environment")
+    return env
+
+
+def require(module: str, extra: str) -> None:
+    """Check that an optional package is installed.
+
+    Raises:
+        ConfigError: it is missing; the message has the extra that installs it.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise ConfigError(
+            f"the package {module} is missing; install it: pip install 'vla[{extra}]'"
+        )
+
+
+def imported(path: str, where: str) -> Any:
+    """The object of an import path "module:name".
+
+    Raises:
+        ConfigError: another form, or the module or the name does not exist.
+    """
+    module, colon, name = path.partition(":")
+    if not (module and colon and name):
+        raise ConfigError(f"{where}: expected module:name, got {path!r}")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{where}: {_not_found(module, error)}") from error
+    except AttributeError as error:
+        raise ConfigError(f"{where}: the module {module} has no {name!r}") from error
+    except Exception as error:  # a module may raise any exception
+        raise ConfigError(f"{where}: cannot import {module} ({_reason(error)})") from error
+    return found
+
+
+def _made(id: str, options: Mapping[str, Any]) -> gym.Env[Any, Any]:
+    where = f"benchmark.id={id!r}"
+    module, _, name = id.rpartition(":")
+    try:
+        env: Any = gym.make(id, disable_env_checker=True, **options)
+    except ModuleNotFoundError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, ModuleNotFoundError) else error
+        raise ConfigError(f"{where}: {_not_found(module or name, cause)}") from error
+    except gym.error.UnregisteredEnv as error:
+        raise ConfigError(f"{where}: {_unregistered(module, name)}") from error
+    except gym.error.DependencyNotInstalled as error:
+        raise ConfigError(f"{where}: a package is missing: {_text(error)}") from error
+    except Exception as error:  # constructors of environments raise any exception
+        raise ConfigError(
+            f"{where}: the environment cannot be made with options {dict(options)} "
+            f"({_reason(error)})"
+        ) from error
+    if isinstance(env, gym.Env) and isinstance(getattr(env, "action_space", None), gym.Space):
+        return env
+    raise ConfigError(
+        f"{where}: it makes {type(env).__name__}, not one environment with an action space; "
+        "choose the id of a single environment"
+    )
+
+
+def _not_found(module: str, error: ModuleNotFoundError) -> str:
+    """What to do if ``module``, or a package that it needs, is not installed."""
+    missing = error.name or module  # gymnasium drops the name
+    if module == missing or module.startswith(f"{missing}."):
+        return (
+            f"cannot import the module {module}; install its package, or run from the folder that "
+            "contains it"
+        )
+    return f"the package {missing} is missing, which {module} needs; install it with pip"
+
+
+def _unregistered(module: str, name: str) -> str:
+    known = [other for other in gym.registry if "/" in other or "-v" in other]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    if module:
+        return f"no such environment: the module {module} does not register {name!r}{hint}"
+    advice = "An environment of another package needs its module: module:id"
+    return f"no such environment{hint} {advice}"
+
+
+def _text(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}"
