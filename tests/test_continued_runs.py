@@ -26,7 +26,7 @@ from vla.training.run_folder import read_summary
 # Lightning and tensorboard emit warnings about their own code.
 pytestmark = pytest.mark.filterwarnings("default")
 
-TIMES = ("images_per_second", "flop_utilisation", "val/success")
+TIMES = ("images_per_second", "flop_utilisation", "eval/success")
 
 
 def run(configuration: dict[str, Any], progress: bool = False) -> Path:

@@ -106,7 +106,7 @@ def on_gpu(run: dict[str, Any], **changes: Any) -> dict[str, Any]:
 def test_training_has_the_losses_of_the_cpu(
     tiny_run: dict[str, Any], precision: str, tolerance: float
 ) -> None:
-    run = on_gpu(tiny_run, steps=10, precision=precision, rollout_episodes=1)
+    run = on_gpu(tiny_run, steps=10, precision=precision, eval={"episodes": 1})
     saved = train(check(run, RunConfig, ""), progress=False)
     golden = {int(step): v for step, v in json.loads(GOLDEN.read_text()).items()}
     measured = {step: float(v) for step, v in losses(saved.parent).items()}

@@ -17,13 +17,15 @@ from scipy.stats import binomtest
 
 from vla.benchmarks.base import Benchmark, EpisodeResult, Task
 from vla.benchmarks.tabletop.layouts import LAYOUTS
-from vla.errors import DataError
+from vla.errors import ConfigError, DataError
 from vla.evaluation.replay import replay, run_replay
 from vla.evaluation.results import read_results
 from vla.evaluation.rollout import SEED, evaluate, open_benchmark, rollouts
+from vla.evaluation.run import shuffled_instructions
 from vla.evaluation.statistics import mcnemar, summary, wilson
 from vla.evaluation.video import save_videos
 from vla.inference.runner import PolicyRunner
+from vla.policies.bound import ReplacedInstructions
 from vla.types import ActionSpace
 
 
@@ -226,3 +228,14 @@ def test_recorded_actions_repeat_the_recorded_episode(tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "out/results.json").read_text())["episodes"]) == 2
     with pytest.raises(DataError, match=r"takes 11 action numbers .* gives 8"):
         replay(tmp_path / "d", {"name": "tabletop", "layout": "rt1"}, 1)
+
+
+def test_shuffled_instructions_give_every_task_the_text_of_another() -> None:
+    texts = shuffled_instructions(Countdown(), SEED)
+    assert texts == {"wait": "wait longer", "wait longer": "wait"}
+    policy = RecordingPolicy(Countdown.action_space, cameras=("top",), image_size=(8, 8))
+    shuffled = ReplacedInstructions(policy, texts)
+    results, _ = evaluate(shuffled, Countdown(), Countdown().tasks()[:1], 1, progress=False)
+    assert results[0].instruction == "wait" and policy.calls[0].instructions == ["wait longer"]
+    with pytest.raises(ConfigError, match="needs at least two tasks with fixed instructions"):
+        shuffled_instructions(tabletop(), SEED)

@@ -71,6 +71,7 @@ def test_a_head_that_fits_is_kept(head: dict[str, Any], tmp_path: Path) -> None:
         (REGRESSION, FLOW, 2, "it was regression, it is flow here"),
         (REGRESSION, REGRESSION, 3, r"queries.query_HD was \(2, 32\), is \(3, 32\) here"),
         (TOKEN, QUANTILE, 2, "the codec was .*uniform.*, it is .*quantile.* here"),
+        (TOKEN, TOKEN | {"first_number": -10}, 2, "the first_number was 0, it is -10 here"),
         (FAST, FAST, 3, r"the codec is of chunks of \(2, 8\), here of \(3, 8\) \(steps, dim"),
         (
             {"name": "mixture", "modes": 3},

@@ -109,14 +109,14 @@ def test_modes_in_a_run_do_not_depend_on_rollouts_or_validation(
         return [EpisodeResult("pick", 0, "pick", True, 1)], []
 
     monkeypatch.setattr(VLAPolicy, "training_step", recording)
-    monkeypatch.setattr("vla.training.rollout_video.evaluate", rollout)
-    monkeypatch.setattr("vla.training.rollout_video.animation", lambda *_, **__: b"")
+    monkeypatch.setattr("vla.training.benchmark_eval.evaluate", rollout)
+    monkeypatch.setattr("vla.training.benchmark_eval.animation", lambda *_, **__: b"")
     vision = BATCH_NORM | {"frozen": True}
     decoder = {"name": "causal", "model": pretrained}
     tiny_run["policy"] = TINY_POLICY | {"vision": vision, "decoder": decoder}
     runs = []
     for rollouts in (0, 1):
-        options = {"steps": 2, "val_every": 1, "val_windows": 2, "rollout_episodes": rollouts}
+        options = {"steps": 2, "val_every": 1, "val_windows": 2, "eval": {"episodes": rollouts}}
         tiny_run["train"] = tiny_run["train"] | options
         tiny_run["output_dir"] = str(tmp_path / f"run{rollouts}")
         seen.clear()

@@ -42,7 +42,7 @@ def mixed_run(tiny_run: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     data["sampling_weights"] = {"robot": 0.4, "arm": 0.3, "web": 0.3}
     data["cameras"] = {"arm": ["wrist", "top"]}
     tiny_run["data"] = data
-    tiny_run["train"] = tiny_run["train"] | {"batch_size": 8, "rollout_episodes": 1}
+    tiny_run["train"] = tiny_run["train"] | {"batch_size": 8, "eval": {"episodes": 1}}
     return tiny_run
 
 

@@ -6,17 +6,15 @@ import shutil
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import REPOSITORY
 from filelock import FileLock
+from scaling_rows import made_rows
 
 from vla.config import load_config
 from vla.errors import ConfigError
 from vla.experiments.scaling.analysis import as_runs, fit_all, fit_rows
-from vla.experiments.scaling.fit import Law
 from vla.experiments.scaling.ladder import (
-    COLUMNS,
     ScaleConfig,
     SweepRun,
     load_ladder,
@@ -25,40 +23,16 @@ from vla.experiments.scaling.ladder import (
     sweep_runs,
 )
 from vla.experiments.scaling.launchers import check_launcher, submit
-from vla.experiments.scaling.report import fit_table, write_report
+from vla.experiments.scaling.report import fit_table, form_table, write_report
 from vla.experiments.scaling.run import collect, run_ladder
 from vla.training import measure
 from vla.training.run import RunConfig
 from vla.utils.csv_tables import block, read_table
 
 
-def made_rows() -> list[dict[str, str]]:
-    """Runs that follow a law, five sizes, three amounts of data, two seeds of the smaller ones."""
-    law, rng, rows = Law(0.2, 30.0, 20.0, 0.4, 0.45), np.random.default_rng(0), []
-    for k, n in enumerate(np.geomspace(1e5, 8e6, 6)):
-        for m, d in enumerate((2e4, 6e4, 2e5)):
-            for seed in (0, 1) if k < 3 else (0,):
-                loss = float(law(n, d)) * float(np.exp(rng.normal(0, 0.004)))
-                common = dict.fromkeys(COLUMNS, "") | {
-                    "run": f"run-{k}-{m}-s{seed}",
-                    "size": str(k),
-                    "data": str(m),
-                    "seed": str(seed),
-                    "parameters": str(n * 1.2),
-                    "parameters_without_embeddings": str(n),
-                    "flops": str(8 * n * d),
-                    "robot_samples": str(d),
-                    "val_loss_robot": str(loss),
-                }
-                for task in ("pick", "near"):
-                    wins = rng.binomial(50, 1 / (1 + np.exp(8 * (loss - 0.7))))
-                    rows.append(common | {"task": task, "episodes": "50", "wins": str(wins)})
-    return rows
-
-
 def test_the_report_follows_from_the_rows(tmp_path: Path) -> None:
     rows = made_rows()
-    fits = fit_all(rows, rounds=30)
+    fits = fit_all(rows, rounds=8)
     assert as_runs(rows).episodes.tolist() == [100.0] * 27
     held = fits.runs.where(fits.held_out)
     assert held.name == ["run-5-2-s0"]
@@ -72,10 +46,12 @@ def test_the_report_follows_from_the_rows(tmp_path: Path) -> None:
     )
     assert float(rows_by_name["odds factor of ten times the parameters"]["value"]) > 1
     assert fits.success is not None and fits.success.slope > 0
-    write_report(rows, tmp_path, rounds=30)
+    write_report(rows, tmp_path, rounds=3)
     names = ("loss_by_size", "frontier", "success_by_size", "success_by_loss")
     assert all((tmp_path / f"{n}.png").stat().st_size > 5000 for n in names)
     assert read_table(tmp_path / "fit.csv") != []
+    used = {r["form"]: r["used"] for r in read_table(tmp_path / "forms.csv")}
+    assert used == {"power law with floor": "yes", "log-linear": "", "saturating": ""}
     # a ladder in progress, without the largest size at the most data
     runs = fit_all([r for r in rows if r["run"] != held.name[0]], rounds=3)
     assert runs.runs.where(runs.held_out).name == [runs.runs.name[int(runs.runs.flops.argmax())]]
@@ -112,6 +88,7 @@ def test_cheap_runs_have_more_seeds_and_come_first(ladder: Path) -> None:
         ("experiments/scaling/ladder.yaml", (6, 3, 2)),
         ("configs/scaling/ladder_gpu.yaml", (6, 3, 2)),
         ("experiments/gpu/ladder/ladder.yaml", (3, 2, 1)),
+        ("experiments/scaling_mt50/ladder.yaml", (5, 3, 2)),
     ],
 )
 def test_shipped_ladders_are_complete(path: str, least: tuple[int, int, int]) -> None:
@@ -127,9 +104,10 @@ def test_shipped_ladders_are_complete(path: str, least: tuple[int, int, int]) ->
     seen = set()
     for sweep_run in planned:
         run = load_config(sweep_run.config, list(sweep_run.overrides), RunConfig)
-        seen.add((sweep_run.stage, str(run.policy["decoder"]), run.train.steps))
+        amount = run.train.steps, run.data.max_episodes_per_task
+        seen.add((sweep_run.stage, str(run.policy["decoder"]), amount))
     # Every size and amount is another run.
-    assert len(seen) == len(config.sizes) * (len(config.data) + 1)
+    assert len(seen) == len(config.sizes) * (len(config.data) + bool(config.pretrain))
 
 
 @pytest.mark.slow
@@ -237,6 +215,7 @@ def test_the_committed_fit_follows_from_its_rows() -> None:
         assert read_table(tried / "fit.csv") == fit_rows(fits)
         if tried == folder:
             assert block(folder / "README.md", "fit") == fit_table(fits)
+            assert block(folder / "README.md", "forms") == form_table(fits)
 
 
 def test_sizes_with_equal_parameter_counts_are_refused_before_training(

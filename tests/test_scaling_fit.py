@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vla.experiments.scaling.fit import Law, bootstrap, fit, interval, undetermined
+from vla.experiments.scaling.fit import Law, fit, interval, undetermined
+from vla.experiments.scaling.forms import bootstrap
 from vla.experiments.scaling.success import bootstrap_success, fit_success
 
 CHINCHILLA = Law(1.69, 406.4, 410.7, 0.34, 0.28)  # arXiv 2203.15556, equation 10

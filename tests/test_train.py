@@ -29,7 +29,7 @@ def run(configuration: dict[str, Any], progress: bool = False) -> Path:
 
 
 def test_losses_equal_the_golden_ones_and_the_run_is_logged(tiny_run: dict[str, Any]) -> None:
-    tiny_run["train"] = tiny_run["train"] | {"steps": 10, "rollout_episodes": 1}
+    tiny_run["train"] = tiny_run["train"] | {"steps": 10, "eval": {"episodes": 1}}
     saved = run(tiny_run)
     folder = saved.parent
     measured = {step: float(v) for step, v in losses(folder).items()}
@@ -39,7 +39,7 @@ def test_losses_equal_the_golden_ones_and_the_run_is_logged(tiny_run: dict[str, 
     assert policy.spec.cameras == ("top",) and policy.spec.benchmark["name"] == "tabletop"
     for metric in ("val/loss/robot", "val/loss/web", "train/l1/dx", "mixture/web"):
         assert losses(folder, metric), metric
-    for metric in ("flop_utilisation", "images_per_second", "val/success"):
+    for metric in ("flop_utilisation", "images_per_second", "eval/success"):
         assert losses(folder, metric), metric
     events = [path.read_bytes() for path in (folder / "tensorboard" / folder.name).glob("events*")]
     assert any(b"rollouts" in data and b"GIF8" in data for data in events)

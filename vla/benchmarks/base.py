@@ -8,7 +8,7 @@ demonstrations, replay, rollout videos during training, studies and sweeps then 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +54,16 @@ class Published:
     model: str
     shares: dict[str, float]  # group or average -> success in %
     source: str  # where it is from, and differences of protocol
+
+
+@dataclass(frozen=True)
+class Check:
+    """One convention of a benchmark, measured in its simulator."""
+
+    name: str
+    expected: str  # what policies and data sets of this benchmark rely on
+    measured: str
+    passed: bool
 
 
 class Benchmark(ABC):
@@ -104,6 +114,13 @@ class Benchmark(ABC):
     def expert(self, task: Task) -> Expert | None:
         """A new scripted expert for one episode of the task; None if there is none."""
         return None
+
+    def checks(self, task: Task) -> Iterable[Check]:
+        """Conventions of this benchmark for ``vla bench-check``, measured one after another.
+
+        Default: none; the command has checks of its own for every benchmark.
+        """
+        return ()
 
     def hold_action(self, last: np.ndarray | None) -> np.ndarray:
         """The action (A,) that keeps the robot still while it waits for its policy.

@@ -15,6 +15,7 @@ import typer
 import vla
 from vla.cli import (
     bench,
+    bench_check,
     data,
     diagnose,
     evaluate,
@@ -50,6 +51,7 @@ _PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "eval-vqa": evaluate.evaluate_vqa,
         "serve": serve.serve,
         "bench": bench.bench,
+        "bench-check": bench_check.bench_check,
         "bench-server": serve.bench_server,
         "info": info.info,
         "client": info.client,

@@ -84,6 +84,13 @@ def evaluate(
         bool,
         typer.Option("--live", help="steps follow the clock at the robot's rate, one environment"),
     ] = False,
+    shuffle_instructions: Annotated[
+        bool,
+        typer.Option(
+            "--shuffle-instructions",
+            help="control: the policy gets the instruction of another task in every episode",
+        ),
+    ] = False,
 ) -> None:
     """Success rates in simulation, with 95 % intervals.
 
@@ -114,6 +121,7 @@ def evaluate(
         Latency(latency_ms or 0.0, live) if live or latency_ms is not None else None,
         workers,
         camera_names(camera),
+        shuffle_instructions,
     )
 
 

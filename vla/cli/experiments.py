@@ -28,10 +28,21 @@ def scale(
     fit_only: Annotated[
         bool, typer.Option("--fit-only", help="only fit and draw results.csv, without training")
     ] = False,
+    ask: Annotated[
+        Optional[str],
+        typer.Option(
+            help='answer from the finished runs which size and data reach this: "success >= 0.6" '
+            'or "loss <= 0.4"'
+        ),
+    ] = None,
     reproduce: Reproduce = False,
 ) -> None:
     """Train and measure a ladder of sizes, fit scaling laws, draw curves. Repeat to continue."""
-    from vla.experiments.scaling.run import run_ladder
+    from vla.experiments.scaling.run import ask_ladder, run_ladder
+
+    if ask is not None:
+        ask_ladder(str(config), overrides or [], ask)
+        return
 
     run_ladder(str(config), overrides or [], launcher, dry_run, fit_only, reproduce)
 

@@ -50,13 +50,23 @@ class DataConfig:
     # Data sets with absolute actions that are learned as differences to the current state. An
     # action dimension and its state dimension have the same name.
     relative: tuple[str, ...] = ()
+    # Training demonstrations of each task, at random; null: all. A larger number includes those of
+    # a smaller one. A task is an instruction. Validation data and action statistics stay whole.
+    max_episodes_per_task: int | None = None
+    # Tasks in training and validation, at random; null: all. A larger number includes those of a
+    # smaller one.
+    max_tasks: int | None = None
+    subset_seed: int = 0  # seed of the demonstrations and tasks that are used
     # Random changes of robot images, only in training.
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     shuffle: int = 4000  # windows in the shuffle buffer of each data set, at least 1
     workers: int = 0  # loader processes; 0: load in the training process (best on few cores)
 
     def __post_init__(self) -> None:
-        check_ranges(self, shuffle=(1, inf), workers=(0, inf))
+        check_ranges(self, shuffle=(1, inf), workers=(0, inf), subset_seed=(0, inf))
+        for name in ("max_episodes_per_task", "max_tasks"):
+            if getattr(self, name) is not None:
+                check_ranges(self, **{name: (1, inf)})
 
 
 def check_names(config: DataConfig) -> None:

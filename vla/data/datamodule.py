@@ -18,9 +18,11 @@ from vla.data.config import DataConfig
 from vla.data.packed import advice
 from vla.data.pipeline import BatchStream
 from vla.data.splits import load_split
+from vla.data.subset import shortages, subset_rows
 from vla.data.windows import open_datasets
 from vla.errors import DataError
 from vla.types import Batch
+from vla.utils.notes import note
 
 
 def sample_chunks(
@@ -28,7 +30,8 @@ def sample_chunks(
 ) -> dict[str, torch.Tensor]:
     """Robot -> (n, H, A) action chunks in robot units, for components that are fitted to actions.
 
-    They are ``count`` windows of random training episodes of the robot's first data set.
+    They are ``count`` windows of random training episodes of the robot's first data set, also if
+    the run trains on a part of them: runs on parts of a data set have the same normalisation.
 
     Args:
         padded: past the end of an episode or its instruction the last action is repeated;
@@ -71,9 +74,11 @@ def check_splits(config: DataConfig, validation: bool) -> None:
         if config.sampling_weights.get(name, 0) <= 0:
             continue
         folder = dataset.folder
+        for shortage in shortages(dataset.packed, config):
+            note(f"{shortage}; all of them are used")
         if not dataset.packed.rows("train"):
             raise DataError(f"{folder}: no training samples; {advice(folder)}")
-        if validation and not dataset.packed.rows("val"):
+        if validation and not subset_rows(dataset.packed, config, "val"):
             raise DataError(
                 f"{folder}: no validation samples, but train.patience needs them; "
                 f"{advice(folder)}, or train with train.patience=0"

@@ -13,12 +13,19 @@ from PIL import Image
 from vla.errors import BadSample
 
 Encoding = Literal["jpeg", "ppm"]
+Flip = Literal["rows", "columns", "both"]
+_AXES: dict[Flip, tuple[int, ...]] = {"rows": (0,), "columns": (1,), "both": (0, 1)}
 JPEG_QUALITY = 92
 MAX_IMAGE_PX = 4096  # largest side; larger images are refused before they are decoded
 _JPEG = b"\xff\xd8"
 _PPM = re.compile(
     rb"P6\s(\d{1,5})\s(\d{1,5})\s255\s"
 )  # as ``encode_image`` writes it; Pillow reads others
+
+
+def flip_image(image: np.ndarray, flip: Flip | None) -> np.ndarray:
+    """An image (H, W) or (H, W, 3) with its rows, columns or both in reverse order."""
+    return np.ascontiguousarray(np.flip(image, _AXES[flip])) if flip else image
 
 
 def encode_image(image: np.ndarray, encoding: Encoding = "jpeg") -> bytes:

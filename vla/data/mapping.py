@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from vla.data.images import Encoding
+from vla.data.images import Encoding, Flip
 from vla.data.rotations import RotationConfig, RotationKind
 from vla.types import ImageFit
 
@@ -16,6 +16,9 @@ class Mapping:
     # Camera name -> recorded field. Default: every camera except depth cameras and those of which
     # all sampled images have one colour. {}: no images, for policies that use the state alone.
     cameras: dict[str, str] | None = None
+    # Camera name -> rows: turn its images upside down; columns: mirror them; both: rotate them by
+    # 180 degrees.
+    flip: dict[str, Flip] = field(default_factory=dict)
     # Recorded fields of the state, in order; ``field[0:6]`` takes some of its dimensions.
     # Default: the field called state, qpos or proprio. []: no state.
     state: list[str] | None = None

@@ -21,6 +21,7 @@ from vla.data.collate import collate
 from vla.data.config import DataConfig
 from vla.data.index import SampleRow
 from vla.data.packed import advice
+from vla.data.subset import subset_rows
 from vla.data.windows import PackedDataset, decode_window, open_datasets
 from vla.errors import DataError
 from vla.types import Batch
@@ -93,7 +94,7 @@ class BatchStream(IterableDataset[Batch]):
 
     def _shuffled(self, dataset: PackedDataset, rng: random.Random) -> Iterator[dict[str, Any]]:
         """Endless, shuffled, undecoded windows of the training samples of one data set."""
-        rows, size = dataset.packed.rows("train"), self.config.shuffle
+        rows, size = subset_rows(dataset.packed, self.config, "train"), self.config.shuffle
         if not rows:
             raise DataError(f"{dataset.folder}: no training samples; {advice(dataset.folder)}")
         windows = dataset.windows(_endless(rows, rng))
@@ -106,7 +107,7 @@ class BatchStream(IterableDataset[Batch]):
         pending: list[tuple[str, dict[str, Any]]] = []
         for name in self.weights:
             dataset = self.datasets[name]
-            rows = dataset.packed.rows("val")
+            rows = subset_rows(dataset.packed, self.config, "val")
             chosen = spread(dataset.windows(rows), sum(max(1, r.steps) for r in rows), self.limit)
             for index, item in enumerate(chosen):
                 if index % slots == slot:

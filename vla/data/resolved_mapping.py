@@ -70,6 +70,7 @@ class ResolvedMapping:
         reader.choose_rows(self.fps, self.used)
         choice = with_inputs(reader, choose_cameras(reader, mapping), self.state_names)
         self.cameras, self.notes = choice.cameras, choice.notes
+        self._check_known(mapping.flip, list(self.cameras), "mapping.flip (cameras)")
         reader.choose_rows(self.fps, self.used)
 
     def _name_state(self) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from vla.config import register
 from vla.data.conventions import conventions
 from vla.data.fingerprint import file_states
-from vla.data.images import encode_image
+from vla.data.images import encode_image, flip_image
 from vla.data.mapping import Mapping
 from vla.data.readers import open_reader
 from vla.data.readers.base import Recording
@@ -132,7 +132,8 @@ class RobotSource(Source):
                     f"has a depth image among colour images; {SKIP_BAD}, or name the cameras in "
                     "source.mapping.cameras"
                 )
-            yield depth_to_grey(image, options.depth_range_mm) if image.ndim == 2 else image
+            grey = depth_to_grey(image, options.depth_range_mm) if image.ndim == 2 else image
+            yield flip_image(grey, options.flip.get(camera))
 
     def location(self, index: int) -> str:
         """The file of an episode."""

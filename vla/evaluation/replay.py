@@ -93,6 +93,8 @@ def replay(
         results.append(EpisodeResult(name, seed, instruction, success, t + 1))
         differences.append(worst)
         videos.append(frames)
+    if env is not None:
+        env.close()
     return results, differences, videos
 
 

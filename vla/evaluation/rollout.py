@@ -64,6 +64,7 @@ def rollouts(
     plan_of: Callable[[int], str] | None = None,
     workers: int = 0,
     ended: Callable[[EpisodeResult], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> tuple[list[EpisodeResult], list[list[np.ndarray]]]:
     """Run episode ``i`` of ``tasks[i]`` with ``seeds[i]``, ``num_envs`` at a time.
 
@@ -71,10 +72,14 @@ def rollouts(
         plan_of: gives the plan of an episode's present action by its key, for the results.
         workers: processes with one environment each, instead of ``num_envs`` in this process.
         ended: called with every result when its episode ends.
+        stop: asked at every step; True ends the episodes.
 
     Returns:
         Results in the order of ``seeds``, and the frames of the first ``videos`` episodes. Frames
         are of the first camera, (H, W, 3) uint8.
+
+    Raises:
+        KeyboardInterrupt: ``stop`` said so.
     """
     results: dict[int, EpisodeResult] = {}
     frames: dict[int, list[np.ndarray]] = {}
@@ -86,6 +91,8 @@ def rollouts(
     try:
         with Progress(title, len(seeds), "episodes", show=progress) as bar:
             while waiting or live:
+                if stop is not None and stop():
+                    raise KeyboardInterrupt
                 begun = []
                 for key, slot in enumerate(slots):
                     if key not in live and waiting:
@@ -154,6 +161,7 @@ def evaluate(
     latency: Latency | None = None,
     workers: int | None = None,
     identity: Mapping[str, Any] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> tuple[list[EpisodeResult], list[list[np.ndarray]]]:
     """``episodes`` episodes of every task; written to ``out`` as JSON if given.
 
@@ -166,6 +174,7 @@ def evaluate(
         workers: see ``rollouts``; None: two for each CPU if the benchmark is heavy, else 0.
         identity: what the results depend on. With it, rows are written beside ``out`` as episodes
             end, and an unfinished evaluation with the same identity continues.
+        stop: see ``rollouts``.
 
     Returns:
         See ``rollouts``. There are no frames if an earlier call has run one of these episodes.
@@ -213,6 +222,7 @@ def evaluate(
             None if isinstance(actor, _Experts) else actor.plan,
             workers,
             rows.append if rows else None,
+            stop,
         )
         found |= {(r.task, r.seed): r for r in fresh}
         results = [found[task.id, s] for task, s in jobs]

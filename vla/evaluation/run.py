@@ -8,11 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from vla.benchmarks.base import Benchmark, EpisodeResult
 from vla.config import override
-from vla.errors import DataError
+from vla.errors import ConfigError, DataError
 from vla.evaluation.groups import comparison_rows, group_rows, group_summary
 from vla.evaluation.report import table_rows
 from vla.evaluation.results import read_results, saved_state
@@ -21,7 +22,7 @@ from vla.evaluation.statistics import mcnemar, summary
 from vla.evaluation.video import save_videos
 from vla.inference.exported_bound import open_policy
 from vla.inference.realtime import Latency
-from vla.policies.bound import RenamedCameras
+from vla.policies.bound import RenamedCameras, ReplacedInstructions
 from vla.policies.decoding import DecodingOptions, set_decoding
 from vla.policies.execution import chosen_execution
 from vla.utils.csv_tables import write_table
@@ -48,6 +49,7 @@ def run_eval(
     latency: Latency | None = None,
     workers: int | None = None,
     cameras: Mapping[str, str] | None = None,
+    shuffle_instructions: bool = False,
 ) -> None:
     """Closed-loop evaluation with a table; with ``out`` also JSON, contact sheet and animation.
 
@@ -62,6 +64,7 @@ def run_eval(
         execution: options of ``chosen_execution``.
         latency, workers: see ``evaluate``.
         cameras: camera of the policy -> name in the environment, where the two differ.
+        shuffle_instructions: see ``shuffled_instructions``.
 
     Raises:
         DataError: no benchmark is named, and the policy's data was not recorded in one.
@@ -92,6 +95,11 @@ def run_eval(
         "decoding": asdict(decoding) if decoding else None,
         "cameras": dict(cameras or {}),
     }
+    if shuffle_instructions:
+        if policy is None:
+            raise ConfigError("--shuffle-instructions: the experts read no instructions")
+        texts = shuffled_instructions(simulator, seed)
+        policy, identity["instructions"] = ReplacedInstructions(policy, texts), texts
     with exclusive_lock(out) if out else nullcontext():
         results, videos = evaluate(
             policy,
@@ -120,6 +128,22 @@ def run_eval(
     if out and videos:
         for file in save_videos(videos, results, out / "rollouts"):
             console.print(f"wrote {file}")
+
+
+def shuffled_instructions(benchmark: Benchmark, seed: int) -> dict[str, str]:
+    """Instruction -> that of another task of the benchmark, each used once.
+
+    Raises:
+        ConfigError: fewer than two tasks have an instruction of their own.
+    """
+    texts = list(dict.fromkeys(t.instruction for t in benchmark.tasks() if t.instruction))
+    if len(texts) < 2:
+        raise ConfigError(
+            f"--shuffle-instructions: {benchmark.name} needs at least two tasks with fixed "
+            "instructions"
+        )
+    order = [texts[i] for i in np.random.default_rng(seed).permutation(len(texts))]
+    return dict(zip(order, order[1:] + order[:1], strict=True))
 
 
 def _csv_rows(results: Sequence[EpisodeResult]) -> list[dict[str, Any]]:

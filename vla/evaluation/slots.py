@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import gymnasium as gym
 import numpy as np
 
-from vla.benchmarks.base import Benchmark, EpisodeResult, Expert, Task
+from vla.benchmarks.base import SEED, Benchmark, EpisodeResult, Expert, Task
 from vla.errors import EnvironmentFailed
 from vla.evaluation.environment import explained
 
@@ -190,5 +190,19 @@ def _serve(pipe: Any, benchmark: Benchmark) -> None:
                 pipe.send(error)
     except (EOFError, OSError, KeyboardInterrupt):
         pass  # the main process has ended
+    finally:
+        slot.close()
+
+
+def try_environment(benchmark: Benchmark, task: Task) -> None:
+    """Open and reset one environment, in a process of its own if the benchmark is heavy.
+
+    Raises:
+        Exception: whatever the simulator raises.
+    """
+    slot: AnySlot = ProcessSlot(benchmark) if benchmark.is_heavy else Slot(benchmark)
+    try:
+        slot.begin(task, SEED, record=False, look=False)
+        slot.wait()
     finally:
         slot.close()

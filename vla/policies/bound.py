@@ -76,3 +76,27 @@ class RenamedCameras:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.bound, name)
+
+
+class ReplacedInstructions:
+    """A bound policy that gets other instructions than the tasks'; see ``BoundPolicy``.
+
+    Args:
+        bound: the policy, saved or exported.
+        texts: instruction of the environment -> instruction that the policy gets.
+    """
+
+    def __init__(self, bound: Any, texts: Mapping[str, str]) -> None:
+        self.bound, self.texts = bound, texts
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.bound, name)
+
+    def predict(
+        self, images: Any, instructions: Sequence[str], *args: Any, **options: Any
+    ) -> tuple[np.ndarray, list[str]]:
+        """See ``BasePolicy.predict``."""
+        replaced = [self.texts.get(text, text) for text in instructions]
+        actions: tuple[np.ndarray, list[str]]
+        actions = self.bound.predict(images, replaced, *args, **options)
+        return actions

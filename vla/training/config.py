@@ -13,6 +13,28 @@ from vla.policies.execution import Execution
 
 
 @dataclass(frozen=True)
+class EvalConfig:
+    """Benchmark episodes during training, with metrics and a video in TensorBoard."""
+
+    episodes: int = 0  # of each task in one evaluation; 0: none
+    # Name of a benchmark, or name and options; empty: the one that the data was recorded in.
+    benchmark: str | dict[str, Any] = field(default_factory=dict)
+    tasks: list[str] = field(default_factory=list)  # ids or groups; empty: the default tasks
+    # Steps between two evaluations, a multiple of ``val_every``; 0: after each validation. The
+    # saved weights and early stopping depend on the validation alone.
+    every: int = 0
+    workers: int | None = None  # as in ``vla eval``: processes with one environment each
+
+    def __post_init__(self) -> None:
+        check_ranges(self, episodes=(0, inf), every=(0, inf))
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Name and options of the benchmark; empty: that of the data."""
+        return {"name": self.benchmark} if isinstance(self.benchmark, str) else self.benchmark
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Length, logging and hardware of a training run."""
 
@@ -25,8 +47,8 @@ class TrainConfig:
     val_every: int = 500  # steps between two validations
     save_every: int = 250  # steps between two checkpoints
     val_windows: int = 200  # samples of each data set in one validation
-    # Benchmark episodes of each task after each validation, with a video in TensorBoard; 0: none.
-    rollout_episodes: int = 0
+    # Benchmark episodes after validations.
+    eval: EvalConfig = field(default_factory=EvalConfig)
     # Validation questions of each web data set that are answered at every validation: accuracy,
     # VQA accuracy, ANLS, BLEU-4 and ROUGE-L are logged; 0: none.
     web_questions: int = 0
@@ -46,12 +68,14 @@ class TrainConfig:
             self,
             **dict.fromkeys(("steps", "batch_size", "devices"), some),
             **dict.fromkeys(("log_every", "val_every", "save_every"), some),
-            **dict.fromkeys(
-                ("val_windows", "rollout_episodes", "web_questions", "patience"), any_number
-            ),
+            **dict.fromkeys(("val_windows", "web_questions", "patience"), any_number),
             threads=any_number,
             seed=(0, 2**32 - 1),
         )
+        between = min(self.val_every, self.steps)
+        if self.eval.every % between:
+            problem = f"expected a multiple of val_every ({between}), got {self.eval.every}"
+            raise InvalidValue("eval.every", problem)
 
 
 @dataclass(frozen=True)

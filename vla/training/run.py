@@ -21,6 +21,7 @@ from vla.errors import TrainingInterrupted
 from vla.policies.base import BasePolicy
 from vla.policies.checkpoint import save_policy
 from vla.policies.initialise import start_from, with_saved_token_ids
+from vla.training.benchmark_eval import BenchmarkEval, check_benchmark
 from vla.training.checkpoint_io import LAST, AtomicCheckpointIO, checkpoint_step, latest_checkpoint
 from vla.training.config import RunConfig, TrainConfig
 from vla.training.divergence import DivergenceGuard
@@ -30,7 +31,6 @@ from vla.training.monitor import Monitor
 from vla.training.optim import make_optimizer
 from vla.training.provenance import FILE
 from vla.training.resume import Checkpointer, Provenance, RngState, StreamPosition
-from vla.training.rollout_video import RolloutVideo
 from vla.training.run_folder import (
     LOG,
     POLICY,
@@ -83,6 +83,7 @@ def train(config: RunConfig, progress: bool = True) -> Path:
         show(already_finished(folder, config, read_summary(folder)))
         return folder / POLICY
     check_splits(config.data, validation=options.patience > 0)
+    check_benchmark(config)
     check_writable(folder)
     message = f"{folder}: no training step was running; the same command continues"
     with stoppable(message), exclusive_lock(folder) if first else nullcontext():
@@ -202,7 +203,7 @@ def make_trainer(
             *middle,
             WebAnswers(options.web_questions),
             # A terminal has one progress bar at a time.
-            RolloutVideo(options.rollout_episodes, not sys.stderr.isatty()),
+            BenchmarkEval(config, last, not sys.stderr.isatty()),
             last,
         ],
         plugins=[AtomicCheckpointIO()],

@@ -22,10 +22,11 @@ from vla.utils.io import atomic_file, write_json, write_text
 
 CONFIG, DATA, SUMMARY, POLICY = "config.yaml", "data.json", "summary.json", "policy"
 LOG = "train.log"
+EVAL = "training_eval"  # results of benchmark episodes during training
 _SHOWN = 5  # changed keys in a message
 _MISSING = "unset"
 # Files of an earlier start that wrote no checkpoint.
-_STALE = ("tokenizer", "tensorboard", "csv-*", LOG, "best.ckpt", "*.tmp")
+_STALE = ("tokenizer", "tensorboard", "csv-*", EVAL, LOG, "best.ckpt", "*.tmp")
 
 
 def is_started(folder: Path) -> bool:
@@ -69,7 +70,7 @@ def check_folder(folder: Path, config: RunConfig) -> list[str]:
     advice = "choose another output_dir, delete the folder, or use the values of the run"
     start = f"{saved}: this folder holds a run with another configuration"
     try:
-        before = check(yaml.safe_load(saved.read_text(encoding="utf-8")), RunConfig, "")
+        before = check(_renamed(yaml.safe_load(saved.read_text(encoding="utf-8"))), RunConfig, "")
     except (ConfigError, yaml.YAMLError) as error:  # an option of an older version, or damage
         raise ConfigError(f"{start} ({' '.join(str(error).split())}); {advice}") from error
     old, new = resolved(before), resolved(config)
@@ -84,6 +85,14 @@ def check_folder(folder: Path, config: RunConfig) -> list[str]:
         raise ConfigError(f"{start}: {'; '.join(found[:_SHOWN])}{more}; {advice}")
     _check_data(folder, config)
     return [_more_steps(before, config)] if grows else []
+
+
+def _renamed(settings: Any) -> Any:
+    """Settings of a run; ``train.rollout_episodes`` of older runs is ``train.eval.episodes``."""
+    train = settings.get("train", {}) if isinstance(settings, dict) else {}
+    if "rollout_episodes" in train:
+        train["eval"] = {"episodes": train.pop("rollout_episodes")}
+    return settings
 
 
 def _more_steps(before: RunConfig, config: RunConfig) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import warnings
 from typing import Any
 
@@ -11,12 +9,9 @@ import gymnasium as gym
 import numpy as np
 
 from vla.benchmarks.lazy_images import LazyImages
-from vla.errors import ConfigError
+from vla.benchmarks.mujoco_images import ModelRenderer, backend
 
-_BACKENDS = ("cgl", "egl", "glfw", "osmesa")  # of OpenGL
-BACKEND = os.environ.setdefault("MUJOCO_GL", "egl").lower()
-if BACKEND not in _BACKENDS:
-    raise ConfigError(f"MUJOCO_GL={BACKEND}: expected one of {', '.join(_BACKENDS)}")
+backend()  # sets MUJOCO_GL before MuJoCo is imported
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # deprecations of libraries that these packages use
     import mujoco
@@ -25,13 +20,6 @@ with warnings.catch_warnings():
 
 CAMERA = "corner2"
 CAMERA_POSITION = (0.75, 0.075, 0.7)  # m; the position in LeRobot and in arXiv 2206.14244
-_SLOW_EFFECTS = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION)
-
-
-class _Renderer(mujoco.Renderer):  # type: ignore[misc]
-    """MuJoCo's renderer, which can also be deleted if its constructor failed."""
-
-    _gl_context = _mjr_context = None
 
 
 class MetaWorldEnv(gym.Env[dict[str, Any], np.ndarray]):
@@ -65,7 +53,7 @@ class MetaWorldEnv(gym.Env[dict[str, Any], np.ndarray]):
         env.model.cam_pos[env.model.camera(CAMERA).id] = CAMERA_POSITION
         self.simulator = env
         self.full_state = np.zeros(39)  # the observation of Meta-World, for the expert
-        self._renderer: Any = None
+        self._renderer: ModelRenderer | None = None
         self._images = LazyImages({})
         bounds = np.ones(4, np.float32)
         self.action_space = gym.spaces.Box(-bounds, bounds)
@@ -101,32 +89,9 @@ class MetaWorldEnv(gym.Env[dict[str, Any], np.ndarray]):
     def render(self) -> np.ndarray:  # type: ignore[override]
         """The image (S, S, 3) uint8 of the present state, upright as in the published protocol."""
         if self._renderer is None:
-            self._renderer = self._open_renderer()
-        self._renderer.update_scene(self.simulator.data, camera=CAMERA)
-        if self.fast:
-            for effect in _SLOW_EFFECTS:
-                self._renderer.scene.flags[effect] = 0
-        image: np.ndarray = self._renderer.render()
+            self._renderer = ModelRenderer(self.simulator.model, self.size, self.fast)
+        image = self._renderer.image(self.simulator.data, CAMERA)
         return np.ascontiguousarray(np.flip(image, (0, 1)))
-
-    def _open_renderer(self) -> Any:
-        model = self.simulator.model
-        frame = model.vis.global_
-        frame.offwidth, frame.offheight = (
-            max(self.size, side) for side in (frame.offwidth, frame.offheight)
-        )
-        if self.fast:  # also saves the memory of the shadow map
-            model.vis.quality.offsamples = model.vis.quality.shadowsize = 0
-        try:
-            # MuJoCo chooses the context when it is imported, which may be before BACKEND is set.
-            context = importlib.import_module(f"mujoco.{BACKEND}").GLContext
-            mujoco.gl_context.GLContext = context
-            return _Renderer(model, self.size, self.size)
-        except Exception as error:  # the OpenGL libraries raise any exception
-            raise ConfigError(
-                f"no OpenGL context with MUJOCO_GL={BACKEND} ({type(error).__name__}: {error}); "
-                "install the system's EGL library, or OSMesa and set MUJOCO_GL=osmesa"
-            ) from error
 
     def close(self) -> None:
         """Free the OpenGL context."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from vla.data.readers.base import need
 from vla.data.readers.files import SKIP_BAD, natural_sorted, read_json_file
 from vla.errors import DataError
 
+_SCENE = re.compile(r"^[A-Z_]+SCENE\d+_")  # how the names of some of LIBERO's tasks begin
 _CAMERAS = ("wrist", "ext1", "ext2")  # DROID's names of the cameras in metadata_*.json
 
 
@@ -88,11 +90,16 @@ def frames_by_number(
 def text_in(attributes: Any) -> str:
     """The instruction in a group's attributes; empty if there is none.
 
-    Names such as ``language_instruction``, LIBERO's ``problem_info``, RoboCasa's ``ep_meta``.
+    Names such as ``language_instruction``, LIBERO's ``problem_info``, RoboCasa's ``ep_meta``. The
+    name of LIBERO's file ``bddl_file_name`` comes first: evaluations and published policies use
+    its words, from which ``problem_info`` differs in some suites.
     """
     for name in ("language_instruction", "instruction", "task", "lang", "language"):
         if name in attributes:
             return _text(attributes[name])
+    if "problem_info" in attributes and "bddl_file_name" in attributes:
+        stem = PurePosixPath(_text(attributes["bddl_file_name"])).stem
+        return _SCENE.sub("", stem).replace("_", " ")
     for name in ("problem_info", "ep_meta"):
         if name in attributes:
             try:

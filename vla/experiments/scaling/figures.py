@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from vla.evaluation.statistics import wilson
-from vla.experiments.scaling.analysis import Fits
+from vla.experiments.scaling.analysis import AMOUNTS, Fits, largest_error
+from vla.experiments.scaling.forms import FORMS
 
 
-def _axes(title: str, x: str, y: str) -> tuple[Any, Any]:
+def axes_of(title: str, x: str, y: str) -> tuple[Any, Any]:
+    """A new figure and its axis, with title and labels."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -60,10 +62,10 @@ def _by_size(axis: Any, n: np.ndarray) -> None:
 def loss_by_size(fits: Fits) -> Any:
     """Runs, and the law with its 95 % band for every amount of data; a star for held-out runs."""
     runs = fits.runs
-    figure, axis = _axes(
+    figure, axis = axes_of(
         "Validation loss of the robot's actions",
         "parameters without embeddings",
-        "loss (nats a token)",
+        "validation loss",
     )
     line = np.geomspace(runs.n.min() / 1.4, runs.n.max() * 1.4, 80)
     for d, colour in _colours(runs.d).items():
@@ -74,10 +76,10 @@ def loss_by_size(fits: Fits) -> Any:
             color=colour,
             s=26,
             zorder=3,
-            label=f"{d:,.0f} robot samples",
+            label=f"{d:,.0f} {AMOUNTS[fits.amount][1]}",
         )
-        axis.plot(line, fits.law(line, d), color=colour, lw=1.4)
-        _band(axis, line, [law(line, d) for law in fits.laws], colour)
+        axis.plot(line, fits.curve(line, d), color=colour, lw=1.4)
+        _band(axis, line, [curve(line, d) for curve in fits.band], colour)
     largest = runs.where(fits.held_out)
     axis.scatter(
         largest.n,
@@ -90,21 +92,47 @@ def loss_by_size(fits: Fits) -> Any:
         label="held out",
     )
     _by_size(axis, runs.n)
-    axis.legend(fontsize=8, frameon=False)
+    _log_loss(axis)
+    axis.legend(fontsize=7, frameon=False, title=_caption(fits), title_fontsize=7)
     return figure
+
+
+def _caption(fits: Fits) -> str:
+    """The form with its numbers, its errors on held-out runs, and what the band is."""
+    left_out = fits.errors[fits.form]
+    numbers = ", ".join(
+        f"{k} {v:.3g}" for k, v in vars(fits.curve).items() if k in ("alpha", "beta", "b", "c")
+    )
+    tested = f"left-out runs {100 * left_out:.1f} %, " if np.isfinite(left_out) else ""
+    return (
+        f"{fits.form}: {FORMS[fits.form].formula}\n{numbers}\n"
+        f"error: {tested}largest run {largest_error(fits, fits.form):+.1f} %\n"
+        "band: 95 %, bootstrap of residuals"
+    )
+
+
+def _log_loss(axis: Any, side: str = "y") -> None:
+    """A logarithmic x or y axis of losses with plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    axis.set(**{f"{side}scale": "log"})
+    ruler = getattr(axis, f"{side}axis")
+    ruler.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 6, 8)))
+    ruler.set_major_formatter(ScalarFormatter())
+    ruler.set_minor_formatter(NullFormatter())
 
 
 def frontier(fits: Fits) -> Any:
     """Loss of the runs against compute, and the law's lowest loss for every budget."""
     runs = fits.runs
-    figure, axis = _axes("Loss against training compute", "FLOPs", "loss (nats a token)")
+    figure, axis = axes_of("Loss against training compute", "FLOPs", "validation loss")
     for n, colour in _colours(runs.n).items():
         own = runs.where(runs.n == n)
         axis.scatter(own.flops, own.loss, color=colour, s=20, label=_parameters(n))
         costs = sorted(set(own.flops.tolist()))
         means = [own.loss[own.flops == c].mean() for c in costs]  # over seeds
         axis.plot(costs, means, color=colour, lw=0.8)
-    if min(fits.law.A, fits.law.B) > 0:
+    if min(fits.law.A, fits.law.B) > 0 and fits.amount == "samples":
         per_sample = float(np.median(runs.flops / (runs.n * runs.d)))
         budget = np.geomspace(runs.flops.min(), runs.flops.max() * 2, 60)
         best = fits.law.optimal_n(budget, per_sample)
@@ -113,9 +141,10 @@ def frontier(fits: Fits) -> Any:
             fits.law(best, budget / (per_sample * best)),
             "k--",
             lw=1.2,
-            label="compute-optimal (law)",
+            label="compute-optimal (power law)",
         )
     axis.set_xscale("log")
+    _log_loss(axis)
     axis.legend(fontsize=8, frameon=False, title="parameters", title_fontsize=8)
     return figure
 
@@ -123,8 +152,8 @@ def frontier(fits: Fits) -> Any:
 def success_by_size(fits: Fits) -> Any:
     """Success of the runs with Wilson intervals; curve and 95 % band at the most data."""
     runs = fits.runs
-    figure, axis = _axes(
-        "Success in closed loop", "parameters without embeddings", "success (95 % interval)"
+    figure, axis = axes_of(
+        "Success in closed loop", "parameters without embeddings", "success (95 % Wilson interval)"
     )
     levels = _colours(runs.d)
     for k, (d, colour) in enumerate(levels.items()):
@@ -146,7 +175,7 @@ def success_by_size(fits: Fits) -> Any:
             ms=4.5,
             lw=1,
             capsize=2,
-            label=f"{d:,.0f} robot samples",
+            label=f"{d:,.0f} {AMOUNTS[fits.amount][1]}",
         )
     assert fits.success is not None
     line = np.linspace(np.log10(runs.n.min()) - 0.1, np.log10(runs.n.max()) + 0.1, 80)
@@ -155,15 +184,16 @@ def success_by_size(fits: Fits) -> Any:
     _band(axis, 10**line, [c(line) for c in fits.curves], colour)
     _by_size(axis, runs.n)
     axis.set_ylim(-0.02, 1.02)
-    axis.legend(fontsize=8, frameon=False)
+    caption = "curve: most data; band: 95 %, bootstrap"
+    axis.legend(fontsize=8, frameon=False, title=caption, title_fontsize=7)
     return figure
 
 
 def success_by_loss(fits: Fits) -> Any:
     """Success of every run against its loss, and the fitted curve."""
     runs = fits.runs
-    figure, axis = _axes(
-        "Success against validation loss", "loss (nats a token)", "success (95 % interval)"
+    figure, axis = axes_of(
+        "Success against validation loss", "validation loss", "success (95 % Wilson interval)"
     )
     ends = np.array([wilson(int(w), int(e)) for w, e in zip(runs.wins, runs.episodes, strict=True)])
     share = runs.wins / runs.episodes
@@ -174,6 +204,10 @@ def success_by_loss(fits: Fits) -> Any:
     line = np.linspace(runs.loss.min(), runs.loss.max(), 80)
     axis.plot(line, fits.by_loss(line), color="C1", lw=1.4)
     _band(axis, line, [c(line) for c in fits.loss_curves], "C1")
+    label = f"logistic: {fits.by_loss.intercept:.3g} {fits.by_loss.slope:+.3g} x loss"
+    axis.plot([], [], color="C1", label=f"{label}\nband: 95 %, bootstrap of runs and episodes")
+    _log_loss(axis, "x")
+    axis.legend(fontsize=8, frameon=False)
     axis.set_ylim(-0.02, 1.02)
     return figure
 

@@ -112,20 +112,7 @@ def fit(n: np.ndarray, d: np.ndarray, loss: np.ndarray, start: Law | None = None
     Raises:
         ValueError: fewer than five runs, three sizes or two amounts of data, or a number <= 0.
     """
-    n, d, loss = (np.asarray(v, float) for v in (n, d, loss))
-    if (
-        not (len(n) == len(d) == len(loss))
-        or min(v.min(initial=1.0) for v in (n, d, loss)) <= 0
-        or not np.isfinite(loss).all()
-    ):
-        raise ValueError(
-            "scaling fit: parameters, samples and losses must be positive and of one length"
-        )
-    if len(n) < 5 or len(set(n)) < 3 or len(set(d)) < 2:
-        raise ValueError(
-            f"scaling fit: {count(len(n), 'run')} of {count(len(set(n)), 'size')} and "
-            f"{count(len(set(d)), 'amount')} of data; five, three and two are needed"
-        )
+    n, d, loss = checked(n, d, loss)
     if start is not None:
         starts = [(start.alpha, start.beta)]
     else:
@@ -141,6 +128,29 @@ def fit(n: np.ndarray, d: np.ndarray, loss: np.ndarray, start: Law | None = None
     return Law(float(e), float(a), float(b), float(best.x[0]), float(best.x[1]), value)
 
 
+def checked(*columns: np.ndarray) -> list[np.ndarray]:
+    """Parameters, samples and losses of runs as numbers.
+
+    Raises:
+        ValueError: see ``fit``.
+    """
+    n, d, loss = (np.asarray(v, float) for v in columns)
+    if (
+        not (len(n) == len(d) == len(loss))
+        or min(v.min(initial=1.0) for v in (n, d, loss)) <= 0
+        or not np.isfinite(loss).all()
+    ):
+        raise ValueError(
+            "scaling fit: parameters, samples and losses must be positive and of one length"
+        )
+    if len(n) < 5 or len(set(n)) < 3 or len(set(d)) < 2:
+        raise ValueError(
+            f"scaling fit: {count(len(n), 'run')} of {count(len(set(n)), 'size')} and "
+            f"{count(len(set(d)), 'amount')} of data; five, three and two are needed"
+        )
+    return [n, d, loss]
+
+
 def _objective(exponents: np.ndarray, n: np.ndarray, d: np.ndarray, loss: np.ndarray) -> float:
     if min(exponents) < EXPONENTS[0] or max(exponents) > EXPONENTS[1]:
         return 1e3 + float(np.abs(exponents).sum())
@@ -152,20 +162,3 @@ def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float
     tail = 50 * (1 - level)
     low, high = np.percentile(np.asarray(values, float), [tail, 100 - tail])
     return float(low), float(high)
-
-
-def bootstrap(
-    n: np.ndarray, d: np.ndarray, loss: np.ndarray, rounds: int = 200, seed: int = 0
-) -> list[Law]:
-    """Laws of resampled runs: residuals of log loss are drawn around the fit.
-
-    Residuals are widened for the five fitted numbers. Resampling the seeds of each size gives
-    intervals that are too narrow with two or three seeds. scipy's ``bootstrap`` has no residual
-    bootstrap.
-    """
-    n, d, loss = (np.asarray(v, float) for v in (n, d, loss))
-    rng = np.random.default_rng(seed)
-    law = fit(n, d, loss)
-    middle = np.log(law(n, d))
-    residual = (np.log(loss) - middle) * np.sqrt(len(n) / max(1, len(n) - 5))
-    return [fit(n, d, np.exp(middle + rng.choice(residual, len(n))), law) for _ in range(rounds)]

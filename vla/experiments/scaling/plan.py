@@ -26,7 +26,7 @@ def costs(
 
     found: dict[tuple[str, str], dict[str, float]] = {}
     for size, changes in config.sizes.items():
-        kinds = [(config.run, config.data)] + (
+        kinds = [(config.run, config.amounts(size))] + (
             [(config.pretrain, {"": []})] if config.pretrain else []
         )
         for path, amounts in kinds:
@@ -37,7 +37,8 @@ def costs(
                 found[size, data] = {
                     "parameters": cost["parameters"],
                     "flops": float(cost["flops_step"]) * length,
-                    "seconds": cost["step_s"] * length,
+                    "seconds": cost["step_s"] * length
+                    + (config.evaluation_seconds if data else 0.0),
                     "steps": length,
                 }
     return found

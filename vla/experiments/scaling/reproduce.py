@@ -8,7 +8,9 @@ from pathlib import Path
 from vla.errors import ReproductionMismatch
 from vla.experiments.scaling.ladder import COLUMNS
 
-MEASURED = tuple(c for c in COLUMNS if c not in ("run", "task", "seconds"))  # seconds: machine
+# not the time, which depends on the machine, and counts that older tables do not have
+_OTHERS = ("run", "task", "seconds", "axis", "demonstrations", "tasks")
+MEASURED = tuple(c for c in COLUMNS if c not in _OTHERS)
 
 
 def differences(

@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock
 
 from vla.errors import ConfigError
+from vla.experiments.scaling.ask import answer
 from vla.experiments.scaling.ladder import (
     ScaleConfig,
     SweepRun,
@@ -44,7 +45,8 @@ def collect(config: ScaleConfig, report: bool = False) -> list[dict[str, str]]:
         write_rows(path, rows)
         written = read_rows(path)
         if report:
-            write_report(written, Path(config.out), explain=False)
+            out, rounds = Path(config.out), config.rounds
+            write_report(written, out, rounds, explain=False, amount=config.amount)
         return written
 
 
@@ -89,7 +91,22 @@ def run_ladder(
         rows = collect(config)
         compare(read_rows(Path(committed.out) / committed.results), rows, table.parent)
     else:
-        write_report(collect(config), Path(config.out))
+        write_report(collect(config), Path(config.out), config.rounds, amount=config.amount)
+
+
+def ask_ladder(path: str, overrides: list[str], question: str) -> None:
+    """Print which sizes and amounts of data answer a question, from the finished runs.
+
+    Raises:
+        ConfigError: an error of the ladder or the question, or too few finished runs.
+    """
+    config = load_ladder(path, overrides)
+    rows = collect(config)
+    if not rows:
+        raise ConfigError(
+            f"--ask: {Path(config.out) / config.results} has no rows; run vla scale {path} first"
+        )
+    answer(rows, question, config.amount, config.rounds)
 
 
 def _execute_missing(

@@ -30,9 +30,11 @@ class ActionVocabulary:
         words: word counts of the corpus, for ``overwrite``: its least used ids are taken; without
             it, the ids that the tokenizer's training created last.
         ids: ids to overwrite, from an earlier choice.
+        first_number: the number that ``integers`` writes for symbol 0, for example -10.
 
     Raises:
-        VocabularyError: an action does not survive tokenisation, or numbers are ambiguous.
+        VocabularyError: an action does not survive tokenisation, numbers are ambiguous, or
+            ``first_number`` is given without ``integers``.
     """
 
     def __init__(
@@ -42,11 +44,18 @@ class ActionVocabulary:
         token_assignment: Assignment = "integers",
         words: Counter[str] | None = None,
         ids: Sequence[int] | None = None,
+        first_number: int = 0,
     ) -> None:
         self.tokenizer, self.symbols, self.token_assignment = tokenizer, symbols, token_assignment
+        self.first_number = first_number
         self.trainable_token_ids: list[int] = []
+        if first_number and token_assignment != "integers":
+            raise VocabularyError(
+                f"head.first_number={first_number}: token_assignment={token_assignment} writes no "
+                "numbers; choose integers, or first_number=0"
+            )
         if token_assignment == "integers":
-            self.pieces = [continuation(tokenizer, f" {s}") for s in range(symbols)]
+            self.pieces = [continuation(tokenizer, self.text([s])) for s in range(symbols)]
         elif token_assignment == "extra":
             names = [f"<action_{s}>" for s in range(symbols)]
             tokenizer.add_tokens(names)
@@ -130,7 +139,7 @@ class ActionVocabulary:
         if self.token_assignment == "overwrite":
             return self.tokenizer.decode(self.tokens(symbols))
         extra = self.token_assignment == "extra"
-        return "".join(f"<action_{s}>" if extra else f" {s}" for s in symbols)
+        return "".join(f"<action_{s}>" if extra else f" {s + self.first_number}" for s in symbols)
 
 
 def least_used(tokenizer: Any, count: int, words: Counter[str] | None) -> list[int]:

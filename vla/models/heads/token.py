@@ -91,8 +91,9 @@ class TokenHead(nn.Module):
             quantiles=quantiles,
             chunks=chunks,
         )
+        assignment, first = config.token_assignment, config.first_number
         self.vocabulary = ActionVocabulary(
-            decoder.tokenizer, self.codec.symbols, config.token_assignment, words, config.ids
+            decoder.tokenizer, self.codec.symbols, assignment, words, config.ids, first
         )
         if self.codec.length is None and not self.vocabulary.single:
             raise VocabularyError(
@@ -117,13 +118,11 @@ class TokenHead(nn.Module):
 
         ``saved``: its options.
         """
-        codec = {"name": "uniform"}
-        before, now = saved.get("codec") or codec, self.config.codec or codec
-        if before != now:
-            return f"the codec was {before}, it is {now} here"
-        assignment = saved.get("token_assignment", TokenHeadConfig.token_assignment)
-        if assignment != self.config.token_assignment:
-            return f"token_assignment was {assignment}, it is {self.config.token_assignment} here"
+        default = {"codec": {"name": "uniform"}, "token_assignment": "integers", "first_number": 0}
+        for option, value in default.items():
+            before, now = saved.get(option) or value, getattr(self.config, option) or value
+            if before != now:
+                return f"the {option} was {before}, it is {now} here"
         ids = self.resolved_config().get("ids")
         return "other token ids are overwritten" if ids and saved.get("ids") != ids else ""
 

@@ -21,6 +21,9 @@ class TokenHeadConfig:
     # Token ids of the symbols. integers: the tokenizer's numbers (RT-2-PaLI-X); overwrite: its
     # least used ids (RT-2-PaLM-E); extra: new tokens.
     token_assignment: Assignment = "integers"
+    # The number that integers write for the lowest bin: -10 with 21 bins is RT-2's text of
+    # Language-Table, "X Y" from -10 to 10. Most tokenizers write a minus sign as a token.
+    first_number: int = 0
     # Generate the step's plan before the action: false, true, or auto: the decoder chooses, and
     # steps of the data with and without a plan teach it when.
     plan: Plan = False

@@ -1,0 +1,198 @@
+"""Benchmark episodes during training: success, scores and a video in TensorBoard."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.compat.proto.summary_pb2 import Summary
+
+from vla.benchmarks.base import Benchmark, EpisodeResult, Task
+from vla.data.manifest import load_manifest
+from vla.data.windows import camera_names
+from vla.errors import ConfigError
+from vla.evaluation.environment import check_actions
+from vla.evaluation.groups import group_summary
+from vla.evaluation.results import read_results
+from vla.evaluation.rollout import evaluate, open_benchmark
+from vla.evaluation.slots import try_environment
+from vla.evaluation.video import animation
+from vla.training.config import RunConfig
+from vla.training.run_folder import EVAL
+
+_VIDEOS = 8
+
+
+def check_benchmark(config: RunConfig) -> None:
+    """Refuse a benchmark or tasks that a run cannot be evaluated on, before its first step.
+
+    One environment is opened. If that fails for the benchmark of the data, which the options do
+    not name, the run has no evaluation, see ``BenchmarkEval``.
+
+    Raises:
+        ConfigError: unknown benchmark, option or task, or the named benchmark cannot be opened.
+        DataError: the actions do not fit the benchmark.
+    """
+    options = config.train.eval
+    found = _robot_data(config) if options.episodes else None
+    if found is None:
+        return
+    robot, described, cameras, space = found
+    try:
+        benchmark = open_benchmark(described, cameras)
+    except ConfigError:
+        if options.benchmark:
+            raise
+        return  # the data's benchmark is of a plug-in that is not installed here
+    tasks = _select(benchmark, options.tasks)
+    if options.benchmark:
+        check_actions(space, benchmark.action_space, benchmark.name, f"robot {robot}")
+        try:
+            try_environment(benchmark, tasks[0])
+        except Exception as error:  # libraries of simulators raise anything
+            raise ConfigError(
+                f"train.eval.benchmark: {benchmark.name} cannot be opened ({_line(error)})"
+            ) from error
+
+
+def _robot_data(config: RunConfig) -> tuple[str, dict[str, Any], tuple[str, ...], Any] | None:
+    """Robot, benchmark, cameras and action space of the data that is evaluated; None: no data."""
+    named = config.train.eval.described
+    for name, folder in config.data.datasets.items():
+        manifest = load_manifest(folder)
+        described = dict(named) or dict(manifest.benchmark or {})
+        if manifest.kind == "episode" and described:
+            cameras = camera_names(config.data, name, manifest)
+            robot = config.data.robots.get(name, name)
+            return robot, described, cameras, manifest.action_space
+    return None
+
+
+def _select(benchmark: Benchmark, names: Sequence[str]) -> list[Task]:
+    try:
+        return benchmark.select(names)
+    except ValueError as error:
+        raise ConfigError(f"train.eval.tasks: {error}") from error
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class BenchmarkEval(lightning.Callback):
+    """Evaluates as ``train.eval`` says after validations, on rank 0; logs ``eval/...`` metrics.
+
+    The robot is the first one whose data was recorded in a benchmark, or the first one if the
+    options name a benchmark. Without such a robot there is no evaluation. If the benchmark of the
+    data cannot be opened here, a line says so before the first step.
+
+    Finished episodes and the results of every evaluation are in the run's folder ``training_eval``.
+    After Ctrl-C or SIGTERM the evaluation stops at once; the continued run completes it first.
+
+    Args:
+        config: of the run.
+        saver: the callback whose ``stop_requested`` says that a signal came.
+        progress: show the progress of long rollouts in log files.
+    """
+
+    def __init__(self, config: RunConfig, saver: Any, progress: bool = False) -> None:
+        self.options, self.saver, self.progress = config.train.eval, saver, progress
+        self.folder = Path(config.output_dir) / EVAL
+        self.found = _robot_data(config) if self.options.episodes else None
+        self.is_pending = False  # the evaluation of the checkpoint's step is not complete
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"pending": self.is_pending}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self.is_pending = bool(state_dict["pending"])
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Open one environment of the data's benchmark; go without evaluation if that fails."""
+        if trainer.global_rank or self.found is None or self.options.benchmark:
+            return
+        try:
+            benchmark = self._open()
+            try_environment(benchmark, _select(benchmark, self.options.tasks)[0])
+        except Exception as error:  # libraries of simulators raise anything
+            self.found = None
+            text = f"no rollouts during training: the benchmark cannot be opened ({_line(error)})"
+            print(text, file=sys.stderr, flush=True)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Complete an evaluation that was interrupted at the step of the checkpoint."""
+        if self.is_pending:
+            self._evaluate(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Evaluate if it is time."""
+        if trainer.global_step % max(1, self.options.every) == 0:
+            self._evaluate(trainer, pl_module)
+
+    def _open(self) -> Benchmark:
+        assert self.found is not None
+        return open_benchmark(self.found[1], self.found[2])
+
+    def _evaluate(self, trainer: Any, policy: Any) -> None:
+        if self.found is None or trainer.global_rank:
+            return
+        self.is_pending = True
+        benchmark, out = self._open(), self.folder / f"step-{trainer.global_step:08d}.json"
+        videos: list[list[np.ndarray]] = []
+        if out.is_file():  # the run continues from an earlier step
+            results = read_results(out)
+        else:
+            try:
+                results, videos = evaluate(
+                    policy.robot(self.found[0]),
+                    benchmark,
+                    _select(benchmark, self.options.tasks),
+                    self.options.episodes,
+                    out,
+                    videos=_VIDEOS,
+                    progress=self.progress,
+                    workers=self.options.workers,
+                    identity={"step": trainer.global_step, "config": self.found[1]},
+                    stop=lambda: self.saver.stop_requested,
+                )
+            except KeyboardInterrupt:
+                if not self.saver.stop_requested:  # a second signal, or one before training
+                    raise
+                return  # the saver writes the checkpoint and ends the run
+        self.is_pending = False
+        _log(trainer, _metrics(benchmark, results), results, videos)
+
+
+def _metrics(benchmark: Benchmark, results: Sequence[EpisodeResult]) -> dict[str, float]:
+    """``eval/success``, ``eval/success/<group>`` and the mean of every metric of the benchmark."""
+    found = {"eval/success": float(np.mean([r.success for r in results]))}
+    for group, share in group_summary(benchmark, results).items():
+        found[f"eval/success/{group.replace(' ', '_')}"] = share["success"]
+    for name in benchmark.metrics:
+        values = [r.metrics[name] for r in results if name in r.metrics]
+        if values:
+            found[f"eval/{name}"] = float(np.mean(values))
+    return found
+
+
+def _log(
+    trainer: Any,
+    metrics: dict[str, float],
+    results: list[EpisodeResult],
+    videos: list[list[np.ndarray]],
+) -> None:
+    for logger in trainer.loggers:
+        logger.log_metrics(metrics, trainer.global_step)
+        if isinstance(logger, TensorBoardLogger) and videos:
+            gif = animation(videos, results, kind="GIF")
+            image = Summary.Image(height=1, width=1, colorspace=3, encoded_image_string=gif)
+            summary = Summary(value=[Summary.Value(tag="rollouts", image=image)])
+            logger.experiment._get_file_writer().add_summary(summary, trainer.global_step)
+        logger.save()
