@@ -40,8 +40,8 @@ def train_arm(folder: Path, head: str) -> BasePolicy:
             "batch_size": 4,
             "val_every": 1,
             "save_every": 1,
-            "accelerator": "cpu",
         },
+        "trainer": {"accelerator": "cpu"},
     }
     return load_policy(train(check(config, RunConfig, ""), progress=False))
 

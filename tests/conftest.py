@@ -95,8 +95,8 @@ def tiny_run(tiny_data: dict[str, str], tmp_path: Path) -> dict[str, object]:
             "save_every": 1,
             "val_windows": 8,
             "threads": 1,
-            "accelerator": "cpu",
         },
+        "trainer": {"accelerator": "cpu"},
         "optim": {"warmup_steps": 2},
     }
 

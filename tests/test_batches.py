@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -16,7 +18,7 @@ from vla.data import pipeline
 from vla.data.config import DataConfig, WindowConfig
 from vla.data.pack import pack
 from vla.data.pipeline import BatchStream
-from vla.errors import DataError
+from vla.errors import ConfigError, DataError
 from vla.training.monitor import row_sources
 from vla.types import Batch
 
@@ -52,6 +54,33 @@ def fingerprint(batch: Batch) -> tuple[Any, ...]:
     return (*found, *(batch.web.questions if batch.web else ()))
 
 
+def test_all_processes_have_as_many_validation_batches(tmp_path: Path) -> None:
+    source = MemorySource([make_episode(i) for i in range(8)])
+    pack(source, tmp_path, shard_size=2, val_fraction=0.5, progress=False)  # 20 windows to validate
+    shares = [stream(tmp_path, train=False, rank=r, world=3, batch_size=6) for r in range(3)]
+    batches = [[(b.size, b.is_filler) for b in share] for share in shares]
+    full, rest, filler = (2, False), (1, False), (1, True)
+    assert batches == [[full] * 3 + [rest], [full] * 3 + [rest], [full] * 3 + [filler]]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_processes_and_workers_share_the_same_batches(
+    tiny_data: dict[str, str], workers: int
+) -> None:
+    def rows(rank: int, world: int, workers: int = 0) -> list[Counter[Any]]:
+        config = DataConfig(tiny_data, {"robot": 0.5, "web": 0.5}, shuffle=40)
+        data = BatchStream(config, 5, True, start=3, rank=rank, world=world)
+        loader = torch.utils.data.DataLoader(data, batch_size=None, num_workers=workers)
+        return [Counter(fingerprint(batch)) for batch in islice(loader, 6)]
+
+    whole = rows(0, 1)
+    assert rows(0, 1, workers) == whole
+    assert [a + b for a, b in zip(rows(0, 2, workers), rows(1, 2), strict=True)] == whole
+    with pytest.raises(ConfigError, match="at least one row for each of 6 processes"):
+        rows(0, 6)
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than this machine's cores
 @pytest.mark.parametrize(("workers", "after"), [(0, 6), (2, 6), (2, 7), (3, 7), (3, 8)])
@@ -78,7 +107,7 @@ def test_a_resumed_stream_continues_with_the_next_batch(
     assert run(after, 14 - after) == whole[after:] and len(set(whole)) == 14
 
 
-def test_ranks_and_seeds_give_different_streams(tiny_data: dict[str, str]) -> None:
+def test_processes_and_seeds_have_different_rows(tiny_data: dict[str, str]) -> None:
     def first(**kw: int) -> tuple[Any, ...]:
         config = DataConfig(tiny_data, {"robot": 1.0}, shuffle=40)
         return fingerprint(next(iter(BatchStream(config, 4, True, **kw))))
@@ -110,3 +139,26 @@ def test_windows_are_padded_at_the_ends_of_an_episode(tmp_path: Path) -> None:
     assert means[0] == means[1] == means[2]  # the first frame is repeated
     assert first.mask_KH.tolist() == [[True] * 4]
     assert last.mask_KH.tolist() == [[True, False, False, False]]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+def test_hundreds_of_data_sets_need_little_memory(tmp_path: Path) -> None:
+    source = MemorySource([make_episode(i, steps=40) for i in range(8)])
+    pack(source, tmp_path / "d0", shard_size=2, val_fraction=0.0, progress=False)
+    folders = {"d0": str(tmp_path / "d0")}
+    for number in range(1, 500):
+        folders[f"d{number}"] = str(shutil.copytree(tmp_path / "d0", tmp_path / f"d{number}"))
+    weights = {name: 1.0 + (index % 7) for index, name in enumerate(folders)}
+    robots = dict.fromkeys(folders, "arm")
+    data = BatchStream(DataConfig(folders, weights, robots=robots, shuffle=4000), 32, True)
+    batches, memory = iter(data), []
+    for _ in range(6):
+        used = Counter(s for batch in islice(batches, 100) for s in batch.robots[0].sources)
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        memory.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+        assert len(used) > 450
+    assert memory[-1] - memory[1] < 10, memory
+    start = [fingerprint(b) for b in islice(BatchStream(data.config, 32, True, start=599), 1)]
+    again = BatchStream(data.config, 32, True)
+    assert start == [fingerprint(b) for b in islice(again, 599, 600)]

@@ -75,6 +75,14 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_one_is_used(
         latest_checkpoint(tmp_path)
 
 
+def test_a_damaged_checkpoint_does_not_replace_the_previous_one(tmp_path: Path) -> None:
+    """A kill in the first save after the damage then leaves a whole file."""
+    save(tmp_path, 5, 6)
+    (tmp_path / LAST).write_bytes(b"damaged")
+    save(tmp_path, 7)
+    assert [checkpoint_step(tmp_path / name) for name in (LAST, PREVIOUS)] == [7, 5]
+
+
 def test_every_flipped_byte_is_noticed(tmp_path: Path) -> None:
     save(tmp_path, 1)
     path = tmp_path / LAST

@@ -100,7 +100,7 @@ def test_every_pack_yaml_builds_its_source(path: Path) -> None:
         ("data.window.cameras=top", r"data\.window\.cameras: expected a list"),
         ("datta.shuffle=1", r"datta: unknown key; did you mean 'data'"),
         ("nonsense", r"override 'nonsense': expected key=value"),
-        ("train.precision=bf16", r"train\.precision: 'bf16' is not allowed"),
+        ("trainer.precision=bf16", r"trainer\.precision: 'bf16' is not allowed"),
     ],
 )
 def test_typos_are_named_with_the_nearest_valid_name(override: str, message: str) -> None:

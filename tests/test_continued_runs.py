@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from training_runs import curves, scalars
 
 from vla.config import check
 from vla.errors import ConfigError, DataError, TrainingInterrupted
 from vla.policies.checkpoint import load_policy
 from vla.training.checkpoint_io import LAST, PREVIOUS, checkpoint_step
 from vla.training.divergence import DivergenceGuard
+from vla.training.early import in_new_folder
 from vla.training.resume import Checkpointer
 from vla.training.run import RunConfig, train
 from vla.training.run_folder import read_summary
@@ -26,23 +27,10 @@ from vla.training.run_folder import read_summary
 # Lightning and tensorboard emit warnings about their own code.
 pytestmark = pytest.mark.filterwarnings("default")
 
-TIMES = ("images_per_second", "flop_utilisation", "eval/success")
-
 
 def run(configuration: dict[str, Any], progress: bool = False) -> Path:
     """Train in this process; returns the folder of the run."""
     return train(check(configuration, RunConfig, ""), progress).parent
-
-
-def curves(folder: Path) -> list[dict[str, str]]:
-    with (folder / "curves.csv").open(newline="") as file:
-        return [{k: v for k, v in r.items() if k not in TIMES} for r in csv.DictReader(file)]
-
-
-def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    events = EventAccumulator(str(folder / "tensorboard" / folder.name)).Reload()
-    names = [n for n in events.Tags()["scalars"] if n not in TIMES]
-    return {n: [(e.step, e.value) for e in events.Scalars(n)] for n in sorted(names)}
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
@@ -157,6 +145,25 @@ def test_more_steps_continue_a_finished_run(
     with pytest.raises(ConfigError, match=r"train\.steps: 9 in the run, 5 now"):
         run(short)
     assert checkpoint_step(folder / LAST) == 9
+
+
+def test_a_fresh_run_gets_a_new_folder(
+    tiny_run: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The processes that Lightning starts get the same folder."""
+    arguments = ["vla", "train", "x.yaml", "--fresh", f"output_dir={tmp_path / 'run'}"]
+    for name in ("run", "run-2", "run-3"):
+        monkeypatch.setattr("sys.argv", arguments)
+        found = in_new_folder(check(tiny_run, RunConfig, "")).output_dir
+        assert found == str(tmp_path / name) and Path(found).is_dir()
+        assert sys.argv == [*arguments[:3], arguments[4], f"output_dir={found}"]
+        assert f"to continue it, give output_dir={found}" in capsys.readouterr().err
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="--fresh: not with several processes"):
+        in_new_folder(check(tiny_run, RunConfig, ""))
 
 
 def test_changed_keys_are_named_with_both_values_and_a_new_schedule_is_stated(

@@ -97,16 +97,16 @@ def test_rt1() -> None:
     compare_devices(make_rt1(), rt1_batch())
 
 
-def on_gpu(run: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def on_gpu(run: dict[str, Any], precision: str, **changes: Any) -> dict[str, Any]:
     """The same run on a GPU, with changed training options."""
-    return run | {"train": run["train"] | {"accelerator": "auto"} | changes}
+    return run | {"train": run["train"] | changes, "trainer": {"precision": precision}}
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("32-true", 5e-3), ("bf16-mixed", 3e-2)])
 def test_training_has_the_losses_of_the_cpu(
     tiny_run: dict[str, Any], precision: str, tolerance: float
 ) -> None:
-    run = on_gpu(tiny_run, steps=10, precision=precision, eval={"episodes": 1})
+    run = on_gpu(tiny_run, precision, steps=10, eval={"episodes": 1})
     saved = train(check(run, RunConfig, ""), progress=False)
     golden = {int(step): v for step, v in json.loads(GOLDEN.read_text()).items()}
     measured = {step: float(v) for step, v in losses(saved.parent).items()}
@@ -125,7 +125,7 @@ def test_training_has_the_losses_of_the_cpu(
 def test_a_stopped_run_continues_with_the_same_losses(
     tiny_run: dict[str, Any], tmp_path: Path
 ) -> None:
-    run = on_gpu(tiny_run, precision="bf16-mixed")
+    run = on_gpu(tiny_run, "bf16-mixed")
     (whole, _), (stopped, _) = stopped_and_continued(run, tmp_path, signal.SIGTERM)
     assert len(whole) == 60 and stopped.keys() == whole.keys()
     expected = [float(v) for v in whole.values()]
@@ -149,7 +149,7 @@ def test_a_trained_policy_has_the_rollouts_of_the_cpu() -> None:
 def test_a_policy_is_measured(precision: str, tiny_run: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(tiny_run))
-    row = measure(str(path), [f"train.precision={precision}"], 2, "auto")
+    row = measure(str(path), [f"trainer.precision={precision}"], 2, "auto")
     assert row["device"] == torch.cuda.get_device_name()
     assert row["step_s"] > 0 and row["act_s"] > 0
 

@@ -30,7 +30,7 @@ def packed(root: Path, fault: str) -> Path:
     return pack_recorded(write_world(root / f"raw {name}", fault, 40), root / name)
 
 
-def trained(data: Path, folder: Path, steps: int = 500) -> Path:
+def trained(data: Path, folder: Path, steps: int = 700) -> Path:
     """A tiny policy of images and instruction, trained on ``data``."""
     sizes = {"n_embd": 48, "n_layer": 2, "n_head": 2, "n_positions": 256}
     dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
@@ -53,7 +53,8 @@ def trained(data: Path, folder: Path, steps: int = 500) -> Path:
             "window": {"cameras": [], "horizon": 2},
         },
         "output_dir": str(folder),
-        "train": {"steps": steps, "val_every": steps, "save_every": steps, "accelerator": "cpu"},
+        "train": {"steps": steps, "val_every": steps, "save_every": steps},
+        "trainer": {"accelerator": "cpu"},
         "optim": {"lr": 0.002, "warmup_steps": 30, "schedule": "cosine", "min_lr_ratio": 0.05},
     }
     train(check(run, RunConfig, ""), progress=False)

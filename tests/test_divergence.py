@@ -62,7 +62,7 @@ def stopped(configuration: dict[str, Any], message: str) -> Path:
 
     Batches of 8 rows have rows of both data sets.
     """
-    configuration["train"] = configuration["train"] | {"batch_size": 8}
+    configuration["train"] = configuration["train"] | {"batch_size": 8, "seed": 1}
     with pytest.raises(TrainingDiverged, match=message):
         train(check(configuration, RunConfig, ""), progress=False)
     folder = Path(str(configuration["output_dir"]))
@@ -76,7 +76,7 @@ def test_a_loss_that_is_not_finite_names_step_and_data_set(
 ) -> None:
     break_loss(4, lambda loss_M: loss_M + float(value), True)
     data = tiny_run["data"]["datasets"]["robot"]
-    message = rf"step 4: the loss of robot is {value}; no policy .*vla doctor {data}"
+    message = rf"step 4, batch 4: the loss of robot is {value}; no policy .*vla doctor {data}"
     folder = stopped(tiny_run, message)
     assert checkpoint_step(folder / LAST) == 3
     weights = torch.load(folder / LAST, weights_only=True)["state_dict"].values()
@@ -90,7 +90,9 @@ def test_a_gradient_that_is_not_finite_is_never_saved(
     """Also at the last step, after which no other loss would show it."""
     break_loss(step, NanGradient.apply, True)
     tiny_run["train"] = tiny_run["train"] | {"val_every": 5}
-    folder = stopped(tiny_run, rf"step {step}: the gradient of robot, web has the norm nan")
+    folder = stopped(
+        tiny_run, rf"step {step}, batch {step}: the gradient of robot, web has the norm nan"
+    )
     assert checkpoint_step(folder / LAST) == step - 1
 
 

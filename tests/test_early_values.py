@@ -14,10 +14,12 @@ import timm
 import yaml
 from command_line import here, line  # fixtures
 
-from vla.config import presets, registered
+from vla.config import check, presets, registered
 from vla.config.quick import _own, components
 from vla.config.registry import slots
 from vla.models.vision.names import names_in_files
+from vla.training.config import RunConfig
+from vla.training.early import check_values
 
 __all__ = ["here", "line"]
 WRONG = {
@@ -39,6 +41,10 @@ def test_a_wrong_value_is_one_line(
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(tiny_run))
     assert re.search(f"^error: {WRONG[override]}", line("train", path, override))
+
+
+def test_a_run_may_start_from_a_policy_on_the_hub(tiny_run: dict[str, Any]) -> None:
+    check_values(check(tiny_run | {"init_from": "hf://lab/seen"}, RunConfig, ""))
 
 
 def test_wrong_values_are_refused_without_torch(tiny_run: dict[str, Any], tmp_path: Path) -> None:

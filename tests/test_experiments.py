@@ -28,6 +28,7 @@ SCRIPTS = (
     "throughput/run.py",
     "gpu/run.py",
     "latency/run.py",
+    "step_speed/run.py",
 )
 
 
@@ -57,7 +58,9 @@ def test_the_files_of_claims_follow_from_the_studies(monkeypatch: pytest.MonkeyP
         assert read_table(REPOSITORY / "experiments" / f"{name}.csv") == make()
 
 
-@pytest.mark.parametrize("script", ["gpu/loop.py", "pretrained_lora/measure.py"])
+@pytest.mark.parametrize(
+    "script", ["gpu/loop.py", "pretrained_lora/measure.py", "step_speed/measure.py"]
+)
 def test_scripts_without_tables_import(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_script(REPOSITORY / "experiments" / script, monkeypatch).main
 

@@ -185,9 +185,7 @@ def test_what_has_no_graphs_is_refused_with_the_part_and_an_alternative(
     assert "the decoder t5" in text and "vla serve" in text
     assert not (tmp_path / "out").exists()
     assert "saved policy has" in line("export", tmp_path, tmp_path / "out")
-    assert "has no adapters" in line(
-        "export", tmp_path / "p", tmp_path / "out", "--format", "policy"
-    )
+    assert "has no adapters" in line("merge", tmp_path / "p", tmp_path / "out")
 
 
 def test_folders_that_are_no_exported_policies(tmp_path: Path) -> None:

@@ -76,8 +76,8 @@ def test_real_sets_pack_train_and_evaluate(name: str, tmp_path: Path) -> None:
             "batch_size": 8,
             "val_every": 20,
             "val_windows": 8,
-            "accelerator": "cpu",
         },
+        "trainer": {"accelerator": "cpu"},
     }
     policy = load_policy(train(check(run, RunConfig, ""), progress=False))
     result = offline(policy.robot("robot"), tmp_path / "d", episodes=2, progress=False)

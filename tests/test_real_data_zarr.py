@@ -61,8 +61,8 @@ def test_pusht_packs_trains_and_evaluates(tmp_path: Path) -> None:
             "batch_size": 8,
             "val_every": 20,
             "val_windows": 16,
-            "accelerator": "cpu",
         },
+        "trainer": {"accelerator": "cpu"},
     }
     policy = load_policy(train(check(run, RunConfig, ""), progress=False)).robot()
     result = offline(policy, tmp_path / "packed", episodes=2, progress=False)

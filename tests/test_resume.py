@@ -49,7 +49,8 @@ def test_two_processes_train_together_and_stop_at_the_same_step(
     tiny_run: dict[str, Any], tmp_path: Path
 ) -> None:
     config, run = tmp_path / "two.yaml", Path(str(tiny_run["output_dir"]))
-    tiny_run["train"] = tiny_run["train"] | {"devices": 2, "steps": 30, "save_every": 1000}
+    tiny_run["train"] = tiny_run["train"] | {"steps": 30, "save_every": 1000}
+    tiny_run["trainer"] = {"accelerator": "cpu", "devices": 2}
     config.write_text(yaml.safe_dump(tiny_run))
     script = tmp_path / "two.py"
     script.write_text("from vla.cli import main\n\nif __name__ == '__main__':\n    main()\n")

@@ -13,7 +13,7 @@ from vla.data.pack import pack
 from vla.errors import DataError
 from vla.training.run import RunConfig, train
 
-SHORT = ["train.steps=2", "train.val_every=1", "train.batch_size=2", "train.accelerator=cpu"]
+SHORT = ["train.steps=2", "train.val_every=1", "train.batch_size=2", "trainer.accelerator=cpu"]
 
 
 def finetune(folder: Path, episodes: int) -> Path:

@@ -102,8 +102,8 @@ def test_data_without_images_is_packed_trained_evaluated_and_served(tmp_path: Pa
             "batch_size": 4,
             "val_every": 2,
             "save_every": 2,
-            "accelerator": "cpu",
         },
+        "trainer": {"accelerator": "cpu"},
     }
     policy = load_policy(train(check(run, RunConfig, ""), progress=False))
     assert policy.spec.cameras == () and policy.spec.state_dim == 5 and policy.vision is None

@@ -41,6 +41,7 @@ def test_losses_equal_the_golden_ones_and_the_run_is_logged(tiny_run: dict[str, 
         assert losses(folder, metric), metric
     for metric in ("flop_utilisation", "images_per_second", "eval/success"):
         assert losses(folder, metric), metric
+    assert all(0 < float(v) <= 1 for v in losses(folder, "flop_utilisation").values())
     events = [path.read_bytes() for path in (folder / "tensorboard" / folder.name).glob("events*")]
     assert any(b"rollouts" in data and b"GIF8" in data for data in events)
 

@@ -102,7 +102,10 @@ def test_a_run_of_an_older_version_continues(tiny_run: dict[str, Any], tmp_path:
     (folder / "policy").mkdir(parents=True)
     train = dict(tiny_run["train"])
     (folder / "config.yaml").write_text(
-        yaml.safe_dump(tiny_run | {"train": train | {"rollout_episodes": 2}})
+        yaml.safe_dump(
+            tiny_run | {"train": train | {"rollout_episodes": 2, "precision": "bf16-mixed"}}
+        )
     )
     tiny_run["train"] = train | {"eval": {"episodes": 2}}
+    tiny_run["trainer"] = {"precision": "bf16-mixed"}
     assert check_folder(folder, check(tiny_run, RunConfig, "")) == []

@@ -24,6 +24,7 @@ from policies import (
 )
 
 from vla.errors import ConfigError
+from vla.evaluation.export import run_export
 from vla.models.decoders.tokenizer import load_tokenizer
 from vla.policies.checkpoint import load_policy, save_policy
 
@@ -90,6 +91,8 @@ def test_qlora_trains_adapters_and_saves_full_precision(tmp_path: Path) -> None:
     assert np.allclose(
         again.predict(batch.images_BVTCHW, ["pick"] * 2)[0], before, atol=5e-3
     )  # on a CPU bitsandbytes computes in bf16
+    report = run_export(tmp_path / "p", tmp_path / "merged", "policy", observations=2)
+    assert report["merged_layers"] == 14
     with pytest.raises(ValueError, match="4-bit weights cannot learn"):
         build_policy({**config, "decoder": part | {"lora": None}}, load_tokenizer(tmp_path / "hub"))
 

@@ -20,6 +20,8 @@ from vla.training.provenance import COLUMNS, FILE
 from vla.utils.csv_tables import read_table
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
+# Rates and results that depend on the machine.
+TIMES = ("images_per_second", "flop_utilisation", "eval/success")
 VLA = [sys.executable, "-c", "from vla.cli import main; main()"]
 
 
@@ -34,6 +36,21 @@ def losses(run: Path, name: str = "train/loss") -> dict[int, str]:
             rows = [r for r in csv.DictReader(file) if r.get(name)]
             found |= {int(r["step"]): r[name] for r in rows if str(r["step"]).isdigit()}
     return found
+
+
+def curves(folder: Path) -> list[dict[str, str]]:
+    """The rows of ``curves.csv`` without rates."""
+    with (folder / "curves.csv").open(newline="") as file:
+        return [{k: v for k, v in r.items() if k not in TIMES} for r in csv.DictReader(file)]
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows, without rates."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard" / folder.name)).Reload()
+    names = [n for n in events.Tags()["scalars"] if n not in TIMES]
+    return {n: [(e.step, e.value) for e in events.Scalars(n)] for n in sorted(names)}
 
 
 def default_interrupt_handler() -> None:

@@ -52,7 +52,7 @@ class ReproductionMismatch(ValueError):
 
 
 class TrainingDiverged(ValueError):
-    """A loss or gradient is not finite. The message names the step, the data sets and the fix."""
+    """A loss or gradient is not finite. The message names step, batch, data sets and the fix."""
 
 
 class TrainingInterrupted(BaseException):

@@ -209,6 +209,8 @@ class Batch:
 
     robots: list[RobotBatch] = field(default_factory=list)  # one part for each robot
     web: WebBatch | None = None
+    # Repeated rows of a process that has one validation batch less than others. They do not count.
+    is_filler: bool = False
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor contiguous on ``device``.
@@ -218,6 +220,7 @@ class Batch:
         return Batch(
             [_moved(r, device) for r in self.robots],
             None if self.web is None else _moved(self.web, device),
+            self.is_filler,
         )
 
     @property

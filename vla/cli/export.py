@@ -1,9 +1,9 @@
-"""The verb that writes a policy for other programs."""
+"""Verbs that write another form of a saved policy: export, merge."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import typer
 
@@ -18,24 +18,18 @@ from vla.cli.options import (
     decoding_options,
 )
 
+Verify = Annotated[
+    int, typer.Option(min=0, help="observations on which both policies must act alike; 0: none")
+]
+
 
 def export(
     policy: Policy,
     out: Annotated[Path, typer.Argument(help="folder to write")],
-    form: Annotated[
-        Literal["onnx", "policy"],
-        typer.Option(
-            "--format",
-            help="onnx: graphs for onnxruntime; policy: a saved policy with merged LoRA adapters",
-        ),
-    ] = "onnx",
     quantize: Annotated[
         Optional[Literal["int8"]], typer.Option(help="weights of matrix products in 8 bits")
     ] = None,
-    verify: Annotated[
-        int,
-        typer.Option(min=0, help="observations on which both policies must act alike; 0: none"),
-    ] = 16,
+    verify: Verify = 16,
     robot: Robot = None,
     plan: Plans = None,
     temperature: Temperature = None,
@@ -43,14 +37,32 @@ def export(
     sampling_seed: SamplingSeed = None,
     json: Json = False,
 ) -> None:
-    """Write a policy that runs without torch, or one with merged adapters, and compare it.
+    """Write a policy that runs without torch, and compare it with the saved one.
 
     The folder is written only if both policies act alike. Needs pip install 'vla\\[export]'.
     """
+    options = {"quantize": quantize, "observations": verify, "robot": robot}
+    decoding = decoding_options(plan, temperature, top_k, sampling_seed)
+    _write(policy, out, json, decoding=decoding, **options)
+
+
+def merge(
+    policy: Policy,
+    out: Annotated[Path, typer.Argument(help="folder to write")],
+    verify: Verify = 16,
+    json: Json = False,
+) -> None:
+    """Write a whole policy whose LoRA adapters are part of its weights.
+
+    The folder is written only if both policies act alike.
+    """
+    _write(policy, out, json, form="policy", observations=verify)
+
+
+def _write(policy: Path, out: Path, json: bool, **options: Any) -> None:
     from json import dumps
 
     from vla.evaluation.export import report_lines, run_export
 
-    decoding = decoding_options(plan, temperature, top_k, sampling_seed)
-    report = run_export(policy, out, form, quantize, verify, robot, decoding)
+    report = run_export(policy, out, **options)
     print(dumps(report, indent=1) if json else "\n".join(report_lines(report)))

@@ -34,8 +34,10 @@ def _policy(path: Path) -> dict[str, Any]:
     from safetensors import safe_open
 
     from vla.config import read_yaml
+    from vla.policies.base_weights import read_base
     from vla.policies.checkpoint import read_robot_specs
 
+    base = read_base(path)
     specs, config = read_robot_specs(path), read_yaml(path / "policy.yaml")
     weights = path / "model.safetensors"
     with safe_open(weights, "numpy") as file:
@@ -46,6 +48,7 @@ def _policy(path: Path) -> dict[str, Any]:
         "kind": config.get("name"),
         "components": {k: _component(v) for k, v in parts.items()},
         "parameters": sum(map(prod, shapes)),
+        "base": None if base is None else str(base),
         "bytes": size_in_bytes(path),
         "versions": next(iter(specs.values())).versions,
         "robots": {name: spec.to_dict() for name, spec in specs.items()},

@@ -96,8 +96,9 @@ def client(
 
 
 def _interface(policy: Path, robot: str | None, execution: Mapping[str, Any]) -> dict[str, Any]:
-    from vla.policies.checkpoint import find_policy, read_robot_specs
+    from vla.policies.checkpoint import read_robot_specs
     from vla.policies.execution import chosen_execution
+    from vla.policies.folder import find_policy
     from vla.policies.spec import pick
     from vla.serve.handshake import interface
 

@@ -45,6 +45,7 @@ def _policy(facts: dict[str, Any], rows: int = _ROWS) -> list[str]:
     found = [
         f"a saved policy ({facts['kind']})",
         _row("size", f"{facts['parameters'] / 1e6:.1f}M parameters, {size(facts['bytes'])}"),
+        *([_row("base", f"without the weights of {facts['base']}")] if facts["base"] else []),
         *(_wrapped("parts", parts) if parts else []),
     ]
     for name, text in facts["text"].items():

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from vla.policies.decoding import DecodingOptions
 
-Policy = Annotated[Path, typer.Argument(help="folder of a saved policy")]
+Policy = Annotated[Path, typer.Argument(help="folder of a saved policy, or hf://owner/name")]
 PackedData = Annotated[Path, typer.Argument(help="folder of packed data")]
 Overrides = Annotated[
     Optional[list[str]],

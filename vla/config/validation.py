@@ -144,12 +144,14 @@ def _names(value: Any, slot: str) -> Any:
 
 def _mapping(cls: type, slots: bool) -> Any:
     """A typed dictionary of the options; only the keys that the user gives are in its result."""
-    known = options(cls)
+    known, refused = options(cls), getattr(cls, "refused", {})  # name -> why it is no option
 
     def check_keys(value: Any) -> Any:
         if not isinstance(value, dict):
             raise InvalidValue("", f"expected a mapping, got {value!r}")
         for key in value:
+            if key in refused:
+                raise InvalidValue(str(key), f"not an option: {refused[key]}")
             if key not in known:
                 raise InvalidValue(str(key), f"unknown key{nearest(str(key), known)}")
         return value

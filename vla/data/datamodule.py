@@ -24,6 +24,8 @@ from vla.errors import DataError
 from vla.types import Batch
 from vla.utils.notes import note
 
+_ORDER = 2  # version of the order in which ``BatchStream`` draws batches
+
 
 def sample_chunks(
     config: DataConfig, count: int = 2000, padded: bool = True
@@ -128,7 +130,7 @@ class Streams(lightning.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"batches": self.batches, "splits": self._splits()}
+        return {"batches": self.batches, "splits": self._splits(), "order": _ORDER}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint, before the loaders are made.
@@ -144,6 +146,8 @@ class Streams(lightning.LightningDataModule):
                     "another output_dir"
                 )
         self.batches = int(state_dict["batches"])
+        if state_dict.get("order") != _ORDER:
+            note("the run began with a version that drew batches in another order")
 
     def _splits(self) -> dict[str, str]:
         folders = {n: Path(f) for n, f in sorted(self.config.datasets.items())}

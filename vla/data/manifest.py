@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vla.data.location import MANIFEST, check_packed
+from vla.data.remote import as_folder, origin
 from vla.data.statistics import column_statistics
 from vla.errors import DataError
 from vla.types import ActionSpace, ImageFit
@@ -93,7 +94,7 @@ def load_manifest(directory: str | Path) -> Manifest:
         DataError: no such folder, no manifest (packing did not finish), another version, no
             samples, or a missing shard.
     """
-    directory = Path(directory)
+    directory = as_folder(directory)
     path = check_packed(directory)
     data = read_sealed(path, VERSION, "pack the data again")
     try:
@@ -102,7 +103,7 @@ def load_manifest(directory: str | Path) -> Manifest:
         raise DataError(f"{path}: wrong content ({error!r}); pack the data again") from error
     if manifest.samples == 0:
         raise DataError(f"{path}: zero samples; check the source and pack again")
-    for shard in manifest.shards:
+    for shard in manifest.shards if origin(directory) is None else ():
         if not (directory / shard.name).is_file():
             raise DataError(
                 f"{directory / shard.name}: shard is missing but listed in {path}; "
@@ -122,7 +123,7 @@ def pooled_statistics(directories: Sequence[str | Path]) -> dict[str, Any]:
         return statistics
     pooled = {}
     for field in statistics:
-        files = [Path(d) / f"{field}.npy" for d in directories]
+        files = [as_folder(d) / f"{field}.npy" for d in directories]
         missing = [f for f in files if not f.is_file()]
         if missing:
             raise DataError(

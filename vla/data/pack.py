@@ -19,6 +19,7 @@ from vla.data.pack_folder import FILES, finished_pack, is_written, prepare
 from vla.data.pack_workers import write_shards
 from vla.data.ray_backend import on_ray
 from vla.data.readers import detect_reader, open_reader
+from vla.data.remote import address, open_target, upload
 from vla.data.shard_writer import merge, write_shard
 from vla.data.source import Source
 from vla.data.verification import remember
@@ -48,6 +49,8 @@ def pack(
     with other settings is replaced.
 
     Args:
+        source: the samples.
+        out: a folder; or an address, see ``vla.data.remote``: packed in the cache, then copied.
         shard_size: samples per shard.
         val_fraction: share of samples kept for validation, see ``vla.data.splits.make_split``.
         workers: processes; 0: only this one.
@@ -62,6 +65,13 @@ def pack(
         BadSample: a sample is bad and ``skip_bad`` is False.
         FolderLocked: another process packs into ``out``.
     """
+    url = address(out)
+    if url is not None:
+        options = (shard_size, val_fraction, progress, workers, skip_bad, max_bad, ray, force)
+        folder = open_target(url)
+        manifest = pack(source, folder, *options)
+        upload(folder, url)
+        return manifest
     out, total = Path(out).absolute() if ray else Path(out), len(source)
     if total == 0:
         raise DataError(f"{out}: the source has zero episodes or samples; nothing to pack")

@@ -11,6 +11,7 @@ from typing import Any
 from vla.data import index
 from vla.data.index import SampleRow, read_index
 from vla.data.manifest import Manifest, load_manifest
+from vla.data.remote import as_folder
 from vla.data.shards import read_samples
 from vla.data.splits import Split, load_split
 from vla.data.verification import check_files
@@ -68,12 +69,12 @@ class PackedFolder:
 
 
 def open_packed(folder: str | Path) -> PackedFolder:
-    """A packed data set whose files equal the manifest's checksums.
+    """A packed data set whose files equal the manifest's checksums; ``folder`` may be an address.
 
     Raises:
         DataError: not packed, not complete, or damaged.
     """
-    folder = Path(folder)
+    folder = as_folder(folder)
     manifest = load_manifest(folder)
     check_files(folder, manifest)
     rows, split = read_index(folder / index.NAME), load_split(folder)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from vla.errors import ConfigError
+from vla.utils.ray_cluster import ray_cluster
 
 Job = tuple[Any, ...]  # source, first, last, path, skip_bad
 
@@ -18,41 +16,15 @@ def on_ray(
 ) -> Iterator[Job]:
     """Run jobs on a cluster; yields each job when its shard is written.
 
-    All machines need this package, and the folders of source and shards under the same paths.
-
     Args:
-        address: a cluster's address (``auto``, ``ray://host:10001``), or ``local`` for a
-            temporary cluster on this machine.
-        workers: processes of a local cluster; 0: one per core.
+        write: writes a shard.
+        jobs: arguments of ``write``.
+        address, workers: see ``ray_cluster``.
 
     Raises:
-        ConfigError: Ray is not installed, or there is no cluster at the address.
+        ConfigError: Ray is not installed, there is no cluster at the address, or a machine is lost.
     """
-    try:
-        import ray
-        from ray.exceptions import RayError, RayTaskError
-    except ImportError as error:
-        raise ConfigError("--ray: Ray is not installed; pip install 'vla[ray]'") from error
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no network access
-    where: dict[str, Any] = (
-        {"address": address}
-        if address != "local"
-        else {"address": "local", "num_cpus": workers or None}
-    )
-    try:
-        _reach(address)
-        ray.init(
-            **where,
-            include_dashboard=False if address == "local" else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (OSError, RuntimeError, ValueError) as error:  # ConnectionError is an OSError
-        raise ConfigError(
-            f"--ray {address}: no cluster there ({str(error).splitlines()[0]}); "
-            "start one with `ray start --head`"
-        ) from error
-    try:
+    with ray_cluster("--ray", address, workers) as ray:
         task = ray.remote(write).options(max_retries=3)
         source = ray.put(jobs[0][0]) if jobs else None  # sent once per machine
         running = {task.remote(source, *job[1:]): job for job in jobs}
@@ -60,20 +32,11 @@ def on_ray(
             (ready,), _ = ray.wait(list(running), num_returns=1)
             try:
                 ray.get(ready)
-            except RayTaskError as error:
+            except ray.exceptions.RayTaskError as error:
                 raise error.cause from error
-            except RayError as error:  # a machine or process was lost three times
+            except ray.exceptions.RayError as error:  # a machine or process was lost three times
                 reason = str(error).strip().splitlines()[0]
                 raise ConfigError(
                     f"--ray {address}: {reason}; the same command continues"
                 ) from error
             yield running.pop(ready)
-    finally:
-        ray.shutdown()
-
-
-def _reach(address: str) -> None:
-    """Raise OSError within 5 s if the address does not answer; Ray itself waits for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host:
-        socket.create_connection((host, int(port)), timeout=5).close()

@@ -10,6 +10,7 @@ from typing import Any
 from weakref import WeakSet
 
 from vla.data.index import SampleRow
+from vla.data.remote import fetch
 from vla.errors import DataError
 
 # Each mapped file keeps a file descriptor, and a process has about 1000. A large shuffle buffer can
@@ -62,7 +63,13 @@ def _parts(view: memoryview, row: SampleRow) -> Iterator[tuple[str, memoryview]]
 
 def _open(path: Path) -> mmap.mmap | bytes:
     """The mapped file, unmapped when no view of it is left; or its bytes if many are mapped."""
-    with path.open("rb") as file:
+    fetch(path)
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:  # another process made room in the cache
+        fetch(path)
+        file = path.open("rb")
+    with file:
         if len(_MAPPED) >= MAX_MAPPED:
             return file.read()
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

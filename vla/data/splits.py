@@ -17,6 +17,7 @@ from pathlib import Path
 from vla.data.index import NAME as INDEX
 from vla.data.index import SampleRow, read_index
 from vla.data.manifest import load_manifest
+from vla.data.remote import address, as_folder
 from vla.errors import DataError
 from vla.utils.disk import writing
 from vla.utils.locking import exclusive_lock
@@ -60,16 +61,12 @@ def load_split(folder: Path) -> Split:
     Raises:
         DataError: ``splits.json`` is missing or damaged.
     """
+    folder = as_folder(folder)
     advice = f"write a new one with `vla data split {folder} --val-fraction 0.05`"
     data = read_sealed(folder / NAME, VERSION, advice)
     try:
-        return Split(
-            tuple(map(str, data["val"])),
-            float(data["fraction"]),
-            int(data["seed"]),
-            tuple(data["by"]),
-            str(data["origin"]),
-        )
+        fraction, seed, by = float(data["fraction"]), int(data["seed"]), tuple(data["by"])
+        return Split(tuple(map(str, data["val"])), fraction, seed, by, str(data["origin"]))
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{folder / NAME}: wrong content ({error!r}); {advice}") from error
 
@@ -221,8 +218,7 @@ def resplit(
 
     Args:
         folder: packed data.
-        fraction: of a new draw; None: 0.05.
-        seed: of a new draw; None: 0.
+        fraction, seed: of a new draw; None: 0.05 and 0.
         by: strata of a new draw, with commas between them; None: task and group.
         val_keys: text file of the keys of the validation samples.
         recorded: use the recorded split.
@@ -235,6 +231,8 @@ def resplit(
         raise DataError("give either options of a draw, --val-keys or --recorded")
     if not (drawn or recorded or val_keys):
         return
+    if url := address(folder):
+        raise DataError(f"{url}: split the data there, and copy its {NAME}")
     load_manifest(folder)
     rows = read_index(folder / INDEX)
     if val_keys is not None:

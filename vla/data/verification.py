@@ -13,6 +13,7 @@ from hashlib import sha256 as digest
 from pathlib import Path
 
 from vla.data.manifest import Manifest, load_manifest
+from vla.data.remote import as_folder, fetch, origin
 from vla.errors import DataError
 from vla.utils.io import sha256, write_json
 from vla.utils.progress import Progress
@@ -30,6 +31,8 @@ def check_files(folder: Path, manifest: Manifest) -> None:
     """
     known = _remembered(folder)
     expected = manifest.checksums()
+    if origin(folder) is not None:  # shards are compared when they are copied
+        expected = manifest.files
     new = {n: e for n, e in expected.items() if known.get(n) != _state(folder / n, e[1])}
     if not new:
         return
@@ -45,8 +48,10 @@ def check_files(folder: Path, manifest: Manifest) -> None:
 
 def verify(folder: str | Path) -> list[str]:
     """Compare all files with the manifest again; returns one line per damaged file."""
-    folder = Path(folder)
+    folder = as_folder(folder)
     manifest = load_manifest(folder)
+    for shard in manifest.shards:
+        fetch(folder / shard.name)
     found = {n: _problem(folder / n, *e) for n, e in manifest.checksums().items()}
     remember(folder, manifest, [n for n, problem in found.items() if not problem])
     return [f"{problem}; {_FIX}" for problem in found.values() if problem]

@@ -1,4 +1,4 @@
-"""``vla export``: write another form of a saved policy, compare it with the original, report."""
+"""``vla export`` and ``vla merge``: write another form of a policy, compare it, and report."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from vla.inference.export import export_onnx, write_folder
 from vla.inference.exported_bound import open_policy
 from vla.inference.merge import merge_policy
 from vla.models.heads.token import TokenHead
-from vla.policies.checkpoint import find_policy, load_policy, save_policy
+from vla.policies.checkpoint import load_policy, save_policy
 from vla.policies.decoding import DecodingOptions, set_decoding
+from vla.policies.folder import BASE, find_policy
 
 Format = Literal["onnx", "policy"]
 
@@ -34,7 +35,7 @@ def run_export(
     agreement is reported and not required.
 
     Args:
-        form: onnx: graphs for onnxruntime; policy: a saved policy with merged adapters.
+        form: onnx: graphs for onnxruntime; policy: a whole policy with merged adapters.
         observations: number that are compared; 0: none.
 
     Raises:
@@ -79,11 +80,11 @@ def run_export(
 
 
 def _merged(policy_dir: Path, out: Path, report: dict[str, Any], check: Any) -> None:
-    """Write a saved policy with merged adapters."""
+    """Write a whole policy with merged adapters."""
     policy = load_policy(policy_dir, "cpu")
     config, report["merged_layers"] = merge_policy(policy, read_yaml(policy_dir / "policy.yaml"))
-    if not report["merged_layers"]:
-        raise ConfigError(f"{policy_dir}: has no adapters (lora); nothing to merge")
+    if not report["merged_layers"] and not (policy_dir / BASE).is_file():
+        raise ConfigError(f"{policy_dir}: is whole and has no adapters (lora); nothing to merge")
 
     def write(folder: Path) -> None:
         shutil.rmtree(folder)

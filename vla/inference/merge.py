@@ -1,4 +1,4 @@
-"""``vla export --format policy``: a saved policy whose adapters are part of its weights."""
+"""``vla merge``: a saved policy whose adapters are part of its weights."""
 
 from __future__ import annotations
 

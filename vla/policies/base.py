@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import lightning
@@ -14,25 +13,23 @@ from torch import nn
 
 from vla.models.actions.normalise import Mode, Normaliser
 from vla.models.decoders.drafts import Draft
-from vla.models.decoders.text import TextLoss
-from vla.models.heads.base import HeadLoss, Prediction
+from vla.models.heads.base import Prediction
 from vla.policies.bound import BoundPolicy
+from vla.policies.losses import (
+    Losses,
+    add_metrics,
+    add_validation_losses,
+    training_loss,
+    with_validation_loss,
+)
 from vla.policies.observations import observation_batch
 from vla.policies.spec import RobotSpec, only, pick
 from vla.policies.units import finite, make_normaliser, to_legal_actions
-from vla.types import Batch, Leftover, RobotBatch
+from vla.types import Batch, Leftover
 from vla.utils.metrics import MetricMeans
 from vla.utils.modes import evaluation_mode
 
 OptimizerFactory = Callable[[nn.Module], Any]
-
-
-@dataclass
-class Losses:
-    """Losses of one batch. robots: in the order of ``batch.robots``. web: None without web data."""
-
-    robots: list[HeadLoss] = field(default_factory=list)
-    web: TextLoss | None = None
 
 
 class BasePolicy(lightning.LightningModule, ABC):
@@ -57,12 +54,17 @@ class BasePolicy(lightning.LightningModule, ABC):
         self.specs = dict(sorted(specs.items()))
         # Set by the training run, because policies do not import the optimiser configuration.
         self.make_optimizers: OptimizerFactory | None = None
-        self.robot_weight, self.web_weight = robot_weight, web_weight
+        # Set by the training run: divides the parameters among the processes of a device mesh.
+        self.shard: Callable[[nn.Module, Any], None] | None = None
+        self.loss_weights = robot_weight, web_weight
         # A list in the order of the specs: module names may not have dots, robot names may.
         self.normalisers = nn.ModuleList(
             [make_normaliser(spec, normalise, normalise_dims) for spec in self.specs.values()]
         )
         self.metrics = MetricMeans()
+        # Set by the training run before the gradients are clipped; None: not computed.
+        self.gradient_norm: torch.Tensor | None = None
+        self._is_sharded = False
 
     @property
     def spec(self) -> RobotSpec:
@@ -186,58 +188,54 @@ class BasePolicy(lightning.LightningModule, ABC):
                 part.eval()
         return self
 
+    def configure_model(self) -> None:
+        """Divide the parameters among the processes, if Lightning's strategy has a device mesh."""
+        if self.shard is not None and self.device_mesh is not None and not self._is_sharded:
+            self.shard(self, self.device_mesh["data_parallel"])
+            self._is_sharded = True
+
     def on_train_start(self) -> None:
         """Training mode, because libraries load pretrained networks in evaluation mode."""
         self.train()
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        """Weighted sum of the mean robot loss and the mean web loss."""
-        return self._total("train", batch, self.losses(batch))
+        """Weighted sum of the mean robot loss and the mean web loss, see ``training_loss``."""
+        losses = self.losses(batch)
+        add_metrics(self, "train", batch, losses)
+        total = training_loss(losses, self.loss_weights, self.device)
+        self.metrics.update("train/loss", total.detach())
+        return total
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradients, with the norm that the training run has computed already."""
+        norm, self.gradient_norm = self.gradient_norm, None
+        by_norm = gradient_clip_val and gradient_clip_algorithm == "norm"
+        if by_norm and norm is not None and type(norm) is torch.Tensor:  # of this process alone
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grads_with_norm_(parameters, float(gradient_clip_val or 0), norm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the metrics on held-out data."""
-        self._total("val", batch, self.losses(batch))
-
-    def _total(self, stage: str, batch: Batch, losses: Losses) -> torch.Tensor:
-        """The weighted loss; updates the metrics of ``stage``."""
-        total = torch.zeros((), device=self.device)
-        if losses.robots:
-            robot_M = torch.cat([out.loss_M for out in losses.robots])
-            total = total + self.robot_weight * robot_M.mean()
-        for part, out in zip(batch.robots, losses.robots, strict=True):
-            self._add_robot_metrics(stage, part, out)
-        web, out_web = batch.web, losses.web
-        if web is not None and out_web is not None:
-            total = total + self.web_weight * out_web.loss_M.mean()
-            rows_M = web.image_index_K[out_web.text_M]
-            self._add_by_source(stage, out_web.loss_M, rows_M, web.sources)
-            self.metrics.update(f"{stage}/web_token_accuracy", out_web.right_M.float())
-        self.metrics.update(f"{stage}/loss", total.detach())
-        return total
-
-    def _add_robot_metrics(self, stage: str, part: RobotBatch, out: HeadLoss) -> None:
-        """Loss by source, token accuracy, and L1 error of each action dimension in robot units."""
-        self._add_by_source(stage, out.loss_M, part.image_index_K[out.text_M], part.sources)
-        if out.right_M is not None:
-            self.metrics.update(f"{stage}/action_token_accuracy", out.right_M.float())
-        if out.normalized_actions_KHA is None:
+        losses = self.losses(batch)
+        if batch.is_filler:
             return
-        predicted_KHA = self.normaliser(part.robot).inverse(out.normalized_actions_KHA)
-        errors = (predicted_KHA - part.actions_KHA).abs().unbind(-1)
-        prefix = "" if len(self.specs) == 1 else f"{part.robot}/"
-        for name, error_KH in zip(self.specs[part.robot].action_space.names, errors, strict=True):
-            self.metrics.update(f"{stage}/l1/{prefix}{name}", error_KH, part.mask_KH)
-
-    def _add_by_source(
-        self, stage: str, loss_M: torch.Tensor, row_M: torch.Tensor, sources: list[str]
-    ) -> None:
-        for name in sorted(set(sources)):
-            rows = torch.tensor([s == name for s in sources], device=loss_M.device)
-            self.metrics.update(f"{stage}/loss/{name}", loss_M.detach(), rows[row_M])
+        add_metrics(self, "val", batch, losses)
+        add_validation_losses(self.metrics, losses)
 
     def pop_metrics(self, stage: str) -> dict[str, float]:
-        """Means since the last call by name; every process has to call it."""
-        return self.metrics.compute_and_reset(stage, self.device)
+        """Means since the last call by name; every process has to call it.
+
+        ``val/loss`` is the weighted sum of the means over all robot and all web losses.
+        """
+        found = self.metrics.compute_and_reset(stage, self.device)
+        return with_validation_loss(found, self.loss_weights)
 
     def configure_optimizers(self) -> Any:
         """Optimiser and schedule of the training run, see ``vla.training.optim``.

@@ -1,6 +1,6 @@
 """Save and load whole policies: weights, resolved configuration, tokenizer and robot specs.
 
-Loading needs only the folder and never downloads.
+Loading needs only the folder.
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from vla.config import build, plain
 from vla.errors import DataError
 from vla.models.decoders.tokenizer import load_tokenizer
-from vla.models.pretrained import offline
+from vla.models.pretrained import PretrainedError, offline
+from vla.policies.base_weights import base_weights, read_base, split_weights
+from vla.policies.folder import BASE, WEIGHTS, find_policy, old_name
 from vla.policies.spec import RobotSpec
 from vla.policies.untrusted import MemoryLimit, read_saved_config
+from vla.policies.weights import own_weights, read_weights, set_weights, write_weights
 from vla.utils.device import resolve
 from vla.utils.io import read_json, sync_folder, sync_tree, write_json
 
-FILES = ("model.safetensors", "policy.yaml", "robot_spec.json", "tokenizer")
 
-
-def save_policy(policy: Any, config: dict[str, Any], directory: str | Path) -> Path:
+def save_policy(
+    policy: Any, config: dict[str, Any], directory: str | Path, base: str | None = None
+) -> Path:
     """Write the whole policy and return its folder; an old policy in the folder is replaced.
 
     The policy is written under a temporary name and renamed at the end. The old policy stays whole
@@ -36,6 +36,8 @@ def save_policy(policy: Any, config: dict[str, Any], directory: str | Path) -> P
         policy: the policy.
         config: the section ``policy:`` from which it was built.
         directory: the folder.
+        base: leave weights out that are those of this base, see ``vla.policies.base_weights``;
+            None: save all.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written; the old policy is unchanged.
@@ -45,7 +47,7 @@ def save_policy(policy: Any, config: dict[str, Any], directory: str | Path) -> P
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        _write_policy(policy, config, temporary)
+        _write_policy(policy, config, temporary, base)
         sync_tree(temporary)
     except Exception as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -55,7 +57,7 @@ def save_policy(policy: Any, config: dict[str, Any], directory: str | Path) -> P
                 f"{directory}: the policy was not saved ({error}); free space and try again"
             ) from error
         raise
-    old = _old(directory)
+    old = old_name(directory)
     if directory.exists():
         shutil.rmtree(old, ignore_errors=True)
         directory.replace(old)
@@ -65,39 +67,41 @@ def save_policy(policy: Any, config: dict[str, Any], directory: str | Path) -> P
     return directory
 
 
-def _old(directory: Path) -> Path:
-    """The name of an old policy while a new one takes its place."""
-    return directory.with_name(directory.name + ".old")
-
-
-def _write_policy(policy: Any, config: dict[str, Any], folder: Path) -> None:
+def _write_policy(policy: Any, config: dict[str, Any], folder: Path, base: str | None) -> None:
     """Write the files of a policy."""
-    weights, written = {}, set()
-    for name, tensor in full_state(policy).items():
-        if name.startswith("metrics."):
-            continue
-        if tensor.data_ptr() not in written:  # tied weights are written once
-            written.add(tensor.data_ptr())
-            weights[name] = tensor.contiguous()
-    save_file(weights, folder / "model.safetensors")
-    (folder / "policy.yaml").write_text(
-        yaml.safe_dump(resolved_config(policy, config), sort_keys=False), encoding="utf-8"
-    )
+    resolved = resolved_config(policy, config)
+    (folder / "policy.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
     specs = {name: spec.to_dict() for name, spec in policy.specs.items()}
     write_json(folder / "robot_spec.json", {"robots": specs})
     policy.text_processor.save_pretrained(folder / "tokenizer")
+    weights = own_weights(policy)
+    if base is not None:
+        weights, left_out = split_weights(
+            weights, base, lambda: _build(folder, resolved, pretrained=True)
+        )
+        write_json(folder / BASE, left_out.to_dict())
+    write_weights(weights, folder)
 
 
-def full_state(policy: Any) -> dict[str, torch.Tensor]:
-    """The state dict with 4-bit weights converted to float32."""
-    state = policy.state_dict()
-    for name, module in policy.named_modules():
-        if type(module._parameters.get("weight")).__name__ == "Params4bit":
-            from transformers.integrations.bitsandbytes import dequantize_bnb_weight
+def _build(directory: Path, config: dict[str, Any], pretrained: bool) -> Any:
+    """A policy of the files in a folder, with its pretrained or random weights."""
+    if pretrained:  # their models have the architecture
+        config = {k: _of_model(part) for k, part in config.items()}
+    folder = directory / "tokenizer"
+    return build(
+        "policy",
+        config,
+        f"{directory / 'policy.yaml'}: policy",
+        specs=read_robot_specs(directory),
+        tokenizer=_read_tokenizer(folder),
+        folder=folder,
+        pretrained=pretrained,
+    )
 
-            state = {k: v for k, v in state.items() if not k.startswith(f"{name}.weight")}
-            state[f"{name}.weight"] = dequantize_bnb_weight(module.weight).float()
-    return state
+
+def _of_model(part: Any) -> Any:
+    named = isinstance(part, dict) and part.get("model") and "config" in part
+    return {k: v for k, v in part.items() if k != "config"} if named else part
 
 
 def resolved_config(policy: Any, config: dict[str, Any]) -> dict[str, Any]:
@@ -115,58 +119,38 @@ def resolved_config(policy: Any, config: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def find_policy(directory: str | Path) -> Path:
-    """The folder of a saved policy, with all its files.
-
-    Raises:
-        DataError: a file is missing.
-    """
-    directory = Path(directory)
-    if not directory.exists() and _old(directory).is_dir():  # killed between two renames
-        directory = _old(directory)
-    for name in FILES:
-        if not (directory / name).exists():
-            inside = directory / "policy"
-            advice = f"did you mean {inside}?" if inside.is_dir() else "save or copy it again"
-            raise DataError(
-                f"{directory / name}: missing; a saved policy has {', '.join(FILES)}; {advice}"
-            )
-    return directory
-
-
 def load_policy(directory: str | Path, device: str = "auto") -> Any:
-    """The saved policy in evaluation mode; no code of the folder runs, and nothing is downloaded.
+    """The saved policy in evaluation mode; no code of the folder runs.
+
+    Nothing is downloaded except a policy on the hub itself. A policy without the weights of its
+    base needs them on this machine, see ``vla.policies.base_weights``.
 
     Args:
-        directory: folder of the policy.
+        directory: folder of the policy, or ``hf://owner/name``.
         device: ``auto`` takes a GPU if there is one.
 
     Raises:
-        DataError: a file is missing or damaged, the weights do not fit the configuration or are not
-            finite, or the configuration names something to load.
+        DataError: a file or the base is missing or damaged, the weights do not fit the
+            configuration or are not finite, or the configuration names something to load.
         ValueError: an unknown device.
     """
     directory, device = find_policy(directory), resolve(device)
-    config, specs = read_saved_config(directory / "policy.yaml"), read_robot_specs(directory)
-    folder = directory / "tokenizer"
-    with offline():
-        tokenizer = _read_tokenizer(folder)
-        try:
-            with MemoryLimit(directory / "model.safetensors"):
-                policy = build(
-                    "policy",
-                    config,
-                    f"{directory / 'policy.yaml'}: policy",
-                    specs=specs,
-                    tokenizer=tokenizer,
-                    folder=folder,
-                    pretrained=False,
-                )
-        except MemoryError as error:
-            raise DataError(
-                f"{directory / 'policy.yaml'}: {error}; save or copy the policy again"
-            ) from error
-    _load_weights(policy, read_weights(directory), directory)
+    config, base = read_saved_config(directory / "policy.yaml"), read_base(directory)
+    size = 0 if base is None else base.size
+    try:
+        with offline(), MemoryLimit(directory / WEIGHTS, size):
+            policy = _build(directory, config, base is not None and not base.policy)
+    except MemoryError as error:
+        raise DataError(
+            f"{directory / 'policy.yaml'}: {error}; save or copy the policy again"
+        ) from error
+    except PretrainedError as error:
+        raise DataError(f"{directory / BASE}: the base is not here: {error}") from error
+    weights = read_weights(directory)
+    if base is not None:
+        with offline():
+            weights |= base_weights(base, policy, directory)
+    set_weights(policy, weights, directory)
     return policy.to(device).eval()
 
 
@@ -196,39 +180,3 @@ def read_robot_specs(directory: Path) -> dict[str, RobotSpec]:
         return {name: RobotSpec.from_dict(spec, f"robots.{name}") for name, spec in robots.items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: {error}; {fix}") from error
-
-
-def _load_weights(policy: Any, weights: dict[str, torch.Tensor], directory: Path) -> None:
-    """Copy the weights into the policy; DataError unless they fit exactly."""
-    for name, tensor in weights.items():
-        if not tensor.isfinite().all():
-            raise DataError(
-                f"{directory}: the weight {name} is not finite; save or copy the policy again"
-            )
-    missing, unexpected = policy.load_state_dict(weights, strict=False)
-    state = policy.state_dict()
-    present = {t.data_ptr() for n, t in state.items() if n in weights}
-    lost = [n for n in missing if state[n].data_ptr() not in present]  # tied weights are not lost
-    if lost or unexpected:
-        raise DataError(
-            f"{directory}: the weights do not fit policy.yaml: missing {lost[:3]}, "
-            f"unexpected {list(unexpected)[:3]}; save or copy the policy again"
-        )
-    # A library version that ties two weights which were separate overwrites one of them.
-    changed = [n for n, t in weights.items() if not torch.equal(state[n], t)]
-    if changed:
-        raise DataError(
-            f"{directory}: {changed[0]} is overwritten by another weight in this version of "
-            "transformers; install the version in robot_spec.json"
-        )
-
-
-def read_weights(directory: Path) -> dict[str, torch.Tensor]:
-    """The weights of a saved policy by name; DataError if they are missing or damaged."""
-    try:
-        return load_file(directory / "model.safetensors")
-    except (SafetensorError, FileNotFoundError) as error:
-        raise DataError(
-            f"{directory / 'model.safetensors'}: missing or damaged ({error}); "
-            "save or copy the policy again"
-        ) from error

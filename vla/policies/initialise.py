@@ -13,11 +13,13 @@ from vla.config import registered
 from vla.errors import DataError
 from vla.models.heads.token import TokenHead
 from vla.models.lora import plain_name
-from vla.policies.checkpoint import find_policy, read_robot_specs, read_weights
+from vla.policies.base_weights import whole_weights
+from vla.policies.checkpoint import read_robot_specs
+from vla.policies.folder import find_policy
 from vla.policies.spec import RobotSpec
 from vla.policies.untrusted import read_saved_config
+from vla.policies.weights import Weights
 
-Weights = dict[str, torch.Tensor]
 _OF_ROBOTS = ("heads.", "views_VTD.", "states.")  # every robot has its own
 _ACTION_TOKENS = "decoder.trainable_embeddings."  # embeddings of action tokens beside adapters
 
@@ -37,7 +39,7 @@ def start_from(policy: Any, directory: str | Path) -> list[str]:
         DataError: there is no saved policy, or the vision encoders, connectors or decoders differ.
     """
     directory = find_policy(directory)
-    saved, weights = read_weights(directory), Weights()
+    saved, weights = whole_weights(directory), Weights()
     shared, lines = _shared_weights(policy, saved, directory)
     for robot in policy.specs if hasattr(policy, "heads") else ():
         for part, found, reason in _SavedRobots(saved, directory).parts(policy, robot):

@@ -5,6 +5,7 @@ Nothing in it runs code, reads files outside the policy's folder, or uses the ne
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,15 +99,17 @@ class MemoryLimit(TorchDispatchMode):
     Args:
         path: file of the weights. Tensors may have four times its size, because the weights may be
             saved in 16 bits, and larger vocabularies are copied.
+        base: bytes of the weights that the file leaves out; counted up to the machine's memory.
 
     Raises:
         MemoryError: one tensor is larger than that, the process grows by more, or there are too
             many tensors. It is no ValueError, which constructors change to other errors.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, base: int = 0) -> None:
         super().__init__()
-        self.path, self.limit = path, 4 * path.stat().st_size + SPARE_BYTES
+        file = 4 * path.stat().st_size + SPARE_BYTES
+        self.path, self.limit = path, max(file, min(file + 4 * base, _machine_bytes()))
         self.before, self.created = _resident_bytes(), 0
 
     def __torch_dispatch__(
@@ -151,6 +154,14 @@ def _product(sizes: Any) -> int:
     for size in sizes:
         product *= int(size)
     return product
+
+
+def _machine_bytes() -> int:
+    """Memory of this machine; 0 where the system does not tell it."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 0
 
 
 def _resident_bytes() -> int:

@@ -9,8 +9,6 @@ from typing import Any
 
 import lightning
 import numpy as np
-from lightning.pytorch.loggers import TensorBoardLogger
-from tensorboard.compat.proto.summary_pb2 import Summary
 
 from vla.benchmarks.base import Benchmark, EpisodeResult, Task
 from vla.data.manifest import load_manifest
@@ -23,6 +21,7 @@ from vla.evaluation.rollout import evaluate, open_benchmark
 from vla.evaluation.slots import try_environment
 from vla.evaluation.video import animation
 from vla.training.config import RunConfig
+from vla.training.log_video import log_video
 from vla.training.run_folder import EVAL
 
 _VIDEOS = 8
@@ -85,7 +84,8 @@ def _line(error: BaseException) -> str:
 
 
 class BenchmarkEval(lightning.Callback):
-    """Evaluates as ``train.eval`` says after validations, on rank 0; logs ``eval/...`` metrics.
+    """Evaluates as ``train.eval`` says after validations, on rank 0; logs ``eval/...`` metrics
+    and a video.
 
     The robot is the first one whose data was recorded in a benchmark, or the first one if the
     options name a benchmark. Without such a robot there is no evaluation. If the benchmark of the
@@ -167,7 +167,14 @@ class BenchmarkEval(lightning.Callback):
                     raise
                 return  # the saver writes the checkpoint and ends the run
         self.is_pending = False
-        _log(trainer, _metrics(benchmark, results), results, videos)
+        metrics, video = _metrics(benchmark, results), out.with_suffix(".gif")
+        if videos:
+            video.write_bytes(animation(videos, results, kind="GIF"))
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, trainer.global_step)
+            if videos:
+                log_video(logger, video, trainer.global_step)
+            logger.save()
 
 
 def _metrics(benchmark: Benchmark, results: Sequence[EpisodeResult]) -> dict[str, float]:
@@ -180,19 +187,3 @@ def _metrics(benchmark: Benchmark, results: Sequence[EpisodeResult]) -> dict[str
         if values:
             found[f"eval/{name}"] = float(np.mean(values))
     return found
-
-
-def _log(
-    trainer: Any,
-    metrics: dict[str, float],
-    results: list[EpisodeResult],
-    videos: list[list[np.ndarray]],
-) -> None:
-    for logger in trainer.loggers:
-        logger.log_metrics(metrics, trainer.global_step)
-        if isinstance(logger, TensorBoardLogger) and videos:
-            gif = animation(videos, results, kind="GIF")
-            image = Summary.Image(height=1, width=1, colorspace=3, encoded_image_string=gif)
-            summary = Summary(value=[Summary.Value(tag="rollouts", image=image)])
-            logger.experiment._get_file_writer().add_summary(summary, trainer.global_step)
-        logger.save()

@@ -23,9 +23,13 @@ _RECORD = len(_MARK) + 64  # bytes at the end of the file; torch.load ignores th
 class AtomicCheckpointIO(CheckpointIO):
     """Writes a checkpoint beside the old one, with a checksum, and renames it when it is whole.
 
-    When a new ``last.ckpt`` is whole, the old one becomes ``previous.ckpt``. Lightning's own class
-    writes to TMPDIR. If TMPDIR is on another file system, it then copies over the old file.
+    When a new ``last.ckpt`` is whole, the old one becomes ``previous.ckpt``, unless it is damaged.
+    Lightning's own class writes to TMPDIR. If TMPDIR is on another file system, it then copies over
+    the old file.
     """
+
+    def __init__(self) -> None:
+        self._wrote_last = False  # then the file is whole
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -46,9 +50,10 @@ class AtomicCheckpointIO(CheckpointIO):
                 raise
             file.write(_MARK + writer.digest.hexdigest().encode())
             file.flush()
-            if path.name == LAST and path.is_file():
+            if path.name == LAST and path.is_file() and (self._wrote_last or is_whole(path)):
                 os.fsync(file.fileno())
                 path.replace(path.with_name(PREVIOUS))
+        self._wrote_last = self._wrote_last or path.name == LAST
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True

@@ -10,6 +10,7 @@ from vla.config import Slot, check_ranges, plain
 from vla.config.validation import InvalidValue
 from vla.data.config import DataConfig, check_names
 from vla.policies.execution import Execution
+from vla.training.trainer_config import TrainerConfig
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,12 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Length, logging and hardware of a training run."""
+    """Length and logging of a training run."""
 
     # Optimiser steps. A larger number continues a run, also a finished one. The cosine and linear
     # schedules then end at the new last step, so the learning rate jumps.
     steps: int = 1000
-    batch_size: int = 16  # image rows of one step on one device
+    batch_size: int = 16  # image rows of one step; several processes share them
     seed: int = 0  # seed of initial weights, data order and augmentation
     log_every: int = 50  # steps between two logs of the training metrics
     val_every: int = 500  # steps between two validations
@@ -56,17 +57,17 @@ class TrainConfig:
     # not 0, the policy is saved with the weights of the best validation.
     patience: int = 0
     monitor: str = "val/loss"  # validation metric of early stopping; lower is better
-    # Lightning's precision; bfloat16 is slow on most CPUs.
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    accelerator: str = "auto"  # Lightning's accelerator: auto, cpu, gpu ...
-    devices: int = 1  # number of GPUs or processes, trained with DDP
+    # all: the policy is saved whole. changed: without the weights that are those of the pretrained
+    # models, or of the policy of init_from (with LoRA it then has adapters, connector and head).
+    # Loading it needs them unchanged on the same machine; ``vla merge`` writes a whole policy.
+    saved_weights: Literal["all", "changed"] = "all"
     threads: int = 0  # CPU threads of torch; 0: torch's default
 
     def __post_init__(self) -> None:
         some, any_number = (1, inf), (0, inf)
         check_ranges(
             self,
-            **dict.fromkeys(("steps", "batch_size", "devices"), some),
+            **dict.fromkeys(("steps", "batch_size"), some),
             **dict.fromkeys(("log_every", "val_every", "save_every"), some),
             **dict.fromkeys(("val_windows", "web_questions", "patience"), any_number),
             threads=any_number,
@@ -104,6 +105,18 @@ class OptimConfig:
 
 
 @dataclass(frozen=True)
+class Cluster:
+    """Resources of a run on SLURM or Ray."""
+
+    partition: str | None = None  # SLURM partition; null: the cluster's default
+    minutes: int = 600  # time limit of a run
+    cpus: int = 4  # CPU cores of a run
+    gpus: int = 0  # GPUs of a run
+    # Further parameters of submitit's ``update_parameters``.
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """One training run: the policy, the data and the training."""
 
@@ -118,13 +131,31 @@ class RunConfig:
     init_from: str | None = None
     # Execution of action chunks; saved with the policy as the default of evaluation and serving.
     execution: Execution = field(default_factory=Execution)
-    # Length, logging and hardware.
+    # Length and logging.
     train: TrainConfig = field(default_factory=TrainConfig)
+    # Hardware, processes and precision, as options of Lightning's trainer.
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    # torch.compile of vision encoder, connector and language model; the first steps are slow.
+    compile: bool = False
+    # Loggers beside the CSV logger: tensorboard, wandb, mlflow, comet; or {name: wandb, project: x}
+    # with options of Lightning's class.
+    loggers: list[str | dict[str, Any]] = field(default_factory=lambda: ["tensorboard"])
+    # Callbacks: ema (moving average of the weights, which is validated and saved), a class of
+    # lightning.pytorch.callbacks, or module:Class; or {name: ema, decay: 0.999} with options.
+    callbacks: list[str | dict[str, Any]] = field(default_factory=list)
+    # Resources with ``--launcher slurm``.
+    slurm: Cluster = field(default_factory=Cluster)
     # Optimiser and schedule.
     optim: OptimConfig = field(default_factory=OptimConfig)
 
     def __post_init__(self) -> None:
         check_names(self.data)
+        if self.train.batch_size < self.trainer.processes:
+            raise InvalidValue(
+                "train.batch_size",
+                f"expected at least one row for each of {self.trainer.processes} processes, "
+                f"got {self.train.batch_size}",
+            )
         for option, problem in self.execution.problems(self.data.window.horizon):
             raise InvalidValue(f"execution.{option}", problem)
 

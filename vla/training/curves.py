@@ -21,6 +21,7 @@ def read_curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     """Metric -> (step, value) pairs of a run.
 
     Each start of a run writes its own file. If two files have the same step, the later file counts.
+    A last row that a crash has cut off is left out.
 
     Args:
         run: folder of the run, or one CSV file.
@@ -29,6 +30,8 @@ def read_curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     for path in [run] if run.is_file() else sorted(run.glob("csv*/metrics.csv")):
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
+                if None in row.values():
+                    continue
                 for name, value in row.items():
                     if name not in ("step", "epoch") and value:
                         series.setdefault(name, {})[int(row["step"])] = float(value)

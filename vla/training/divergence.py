@@ -26,14 +26,14 @@ class DivergenceGuard(lightning.Callback):
 
     def __init__(self, monitor: Monitor) -> None:
         self.monitor = monitor
-        self.step, self.sources = 0, list[str]()  # of the current batch
-        self.unread: tuple[int, list[str], torch.Tensor] | None = None  # gradient norm of a step
+        self.place, self.sources = "", list[str]()  # of the current batch
+        self.unread: tuple[str, list[str], torch.Tensor] | None = None  # gradient norm of a step
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Remember which data sets are in the batch."""
-        self.step = trainer.global_step + 1
+        """Remember the number of the batch in the run, and its data sets."""
+        self.place = f"step {trainer.global_step + 1}, batch {trainer.datamodule.batches + 1}"
         self.sources = sorted(set(row_sources(batch)))
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: torch.Tensor) -> None:
@@ -46,7 +46,7 @@ class DivergenceGuard(lightning.Callback):
         metrics = pl_module.metrics
         bad = [s for s in self.sources if not metrics.is_finite(f"train/loss/{s}")]
         names = set().union(*gather(set() if finite else set(bad or self.sources)))
-        raise _diverged(trainer, self.step, "loss", names, f"is {value}" if not finite else "")
+        raise _diverged(trainer, self.place, "loss", names, f"is {value}" if not finite else "")
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Compute the norm of the gradient; with several processes all have the same."""
@@ -54,7 +54,8 @@ class DivergenceGuard(lightning.Callback):
             groups = optimizer.param_groups
             gradients = [p.grad for g in groups for p in g["params"] if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients, foreach=None)
-            self.unread = (self.step, self.sources, norm)
+            self.unread = (self.place, self.sources, norm)
+            pl_module.gradient_norm = norm
 
     def check_gradient(self, trainer: Any) -> None:
         """Check the last gradient.
@@ -64,8 +65,8 @@ class DivergenceGuard(lightning.Callback):
         """
         unread, self.unread = self.unread, None
         if unread is not None and not torch.isfinite(unread[2]):
-            step, sources, norm = unread
-            raise _diverged(trainer, step, "gradient", set(sources), f"has the norm {float(norm)}")
+            place, sources, norm = unread
+            raise _diverged(trainer, place, "gradient", set(sources), f"has the norm {float(norm)}")
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Check the last gradient before its weights are validated."""
@@ -78,21 +79,20 @@ class DivergenceGuard(lightning.Callback):
         if "val/loss" in values:
             prefix = "val/loss/"
             names = {n.removeprefix(prefix) for n in values if n.startswith(prefix)}
-            raise _diverged(
-                trainer, trainer.global_step, "validation loss", names, f"is {values['val/loss']}"
-            )
+            place, value = f"step {trainer.global_step}", f"is {values['val/loss']}"
+            raise _diverged(trainer, place, "validation loss", names, value)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Check the last gradient of the run."""
         self.check_gradient(trainer)
 
 
-def _diverged(trainer: Any, step: int, what: str, names: set[str], value: str) -> TrainingDiverged:
+def _diverged(trainer: Any, place: str, what: str, names: set[str], value: str) -> TrainingDiverged:
     sets = trainer.datamodule.config.datasets
     where = ", ".join(sorted(names)) or "all data sets"
     folder = next((sets[n] for n in sorted(names) if n in sets), "DATA")
     lr = trainer.optimizers[0].param_groups[0]["lr"]
     return TrainingDiverged(
-        f"step {step}: the {what} of {where} {value or 'is not finite'}; no policy is saved; "
+        f"{place}: the {what} of {where} {value or 'is not finite'}; no policy is saved; "
         f"check the data with `vla doctor {folder}`, or lower optim.lr (at this step {lr:.2g})"
     )

@@ -115,7 +115,7 @@ def _measure_step(
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with autocast(config.train.precision, device):
+        with autocast(config.trainer.precision, device):
             loss = torch.cat([out.loss_M for out in policy.losses(batch).robots]).mean()
         loss.backward()
         optimizer.step()

@@ -10,14 +10,15 @@ from typing import Any
 
 import lightning
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from vla.data.config import DataConfig
 from vla.models.lora import count_parameters
 from vla.types import Batch
-from vla.utils.device import autocast, synchronize
+from vla.utils.flops import PeakRate, flop_counter
 from vla.utils.metrics import gather
 from vla.utils.progress import Progress
+
+_COUNTED = 5  # batches with counted FLOPs; one if there are logs as often
 
 
 class Monitor(lightning.Callback):
@@ -27,8 +28,9 @@ class Monitor(lightning.Callback):
     log to ``log_file``. Lightning's bars have no total and no ETA here, because they show the
     progress of an epoch and this data is endless.
 
-    Model FLOPs are counted on the first batch by ``torch.utils.flop_counter`` and scaled by the
-    rows of later batches. The peak is a matrix product in the same precision on the same device.
+    Model FLOPs are counted on the first batches, which are not timed, and scaled by the rows of the
+    others. The utilisation is that of ``vla.utils.flops.PeakRate``, at most 1; every log measures
+    one more product for it.
 
     The checkpoint has the metrics that are not logged yet and all counters. So a resumed run logs
     the same numbers as a run without interruption.
@@ -49,9 +51,9 @@ class Monitor(lightning.Callback):
         self.validation: dict[str, float] = {}  # metrics of the last validation
         self.best: dict[str, float] = {}  # metrics of the best validation, and its "step"
         self.rows_used: Counter[str] = Counter()  # image rows per data set on this process
-        self.flops_per_row = 0.0
+        self.flops = self.flops_rows = self.flops_batches = 0  # of the batches with counted FLOPs
         self.progress = Progress("", show=False)  # until training starts
-        self.counter = FlopCounterMode(display=False)
+        self.counter = flop_counter()
         self.counting = False  # True while the FLOP counter's hooks are installed
         self.loaded: list[dict[str, Any]] = []  # state of each process in the checkpoint
 
@@ -60,7 +62,7 @@ class Monitor(lightning.Callback):
         own = {"sums": self.policy.metrics.sums(), "rows": dict(self.rows_used)}
         return {
             "processes": gather(own),
-            "flops_per_row": self.flops_per_row,
+            "flops": [self.flops, self.flops_rows, self.flops_batches],
             "validation": self.validation,
             "best": self.best,
         }
@@ -68,7 +70,8 @@ class Monitor(lightning.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint."""
         self.loaded = state_dict["processes"]
-        self.flops_per_row = state_dict["flops_per_row"]
+        # Checkpoints of earlier versions have other counts.
+        self.flops, self.flops_rows, self.flops_batches = state_dict.get("flops", (0, 0, 0))
         self.validation, self.best = state_dict["validation"], state_dict["best"]
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -83,7 +86,8 @@ class Monitor(lightning.Callback):
             if trainer.global_rank == (rank if same else 0):
                 pl_module.metrics.add_sums(state["sums"], pl_module.device)
                 self.rows_used.update(state["rows"])
-        self.peak = measure_peak_flops(pl_module.device, trainer.precision)
+        dtypes = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+        self.peak = PeakRate(pl_module.device, dtypes.get(trainer.precision, torch.float32))
         self.rows, self.since = 0, time.perf_counter()
         self.show = self.show and trainer.is_global_zero
         done, steps = trainer.global_step, trainer.max_steps
@@ -97,15 +101,15 @@ class Monitor(lightning.Callback):
         start = f"from step {done} to {steps}" if done else f"for {steps} steps"
         return (
             f"train {self.name}: {parameters / 1e6:.2f}M parameters ({trained / 1e6:.2f}M trained) "
-            f"{start} of {data.batch_size * trainer.world_size} image rows, on {pl_module.device}; "
+            f"{start} of {data.batch_size} image rows, on {pl_module.device}; "
             f"data: {_mixture(data.config)}"
         )
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Count the FLOPs of the first batch."""
-        if not self.flops_per_row:
+        """Count the FLOPs of the first batches."""
+        if self.flops_batches < (_COUNTED if self.every > _COUNTED else 1):
             self.counter.__enter__()
             self.counting = True
 
@@ -116,12 +120,15 @@ class Monitor(lightning.Callback):
         self.rows_used.update(row_sources(batch))
         if self.counting:  # counting is slow, so this batch is not timed
             self._stop_counting()
-            self.flops_per_row = self.counter.get_total_flops() / batch.size
+            self.flops += self.counter.get_total_flops()
+            self.flops_rows += batch.size
+            self.flops_batches += 1
             self.rows, self.since = 0, time.perf_counter()
         else:
             self.rows += batch.size
         self.progress.done = trainer.global_step
-        if trainer.global_step % self.every == 0:
+        step_done = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if step_done and trainer.global_step % self.every == 0:
             metrics = pl_module.pop_metrics("train") | self._rates(trainer)
             self._log_metrics(trainer, metrics)
             self.progress.note = self._note(metrics)
@@ -165,9 +172,11 @@ class Monitor(lightning.Callback):
         metrics["images"] = float(total)
         metrics["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         if self.rows:
-            rate = self.rows / (time.perf_counter() - self.since)
-            metrics["images_per_second"] = rate
-            metrics["flop_utilisation"] = rate * self.flops_per_row / self.peak
+            rate = self.rows / (time.perf_counter() - self.since)  # of this process
+            metrics["images_per_second"] = rate * trainer.world_size
+            self.peak.measure()
+            flops_per_row = self.flops / self.flops_rows
+            metrics["flop_utilisation"] = self.peak.utilisation(rate * flops_per_row)
         return metrics
 
     def on_validation_batch_end(self, *arguments: Any, **options: Any) -> None:
@@ -203,24 +212,6 @@ def row_sources(batch: Batch) -> list[str]:
     """The data set of every image row."""
     rows = [source for part in batch.robots for source in part.sources]
     return rows if batch.web is None else rows + batch.web.sources
-
-
-def measure_peak_flops(device: torch.device, precision: str, seconds: float = 0.3) -> float:
-    """FLOP/s of a square matrix product on this device in the run's precision.
-
-    The matrices are 1024 wide on a CPU and 8192 wide on a GPU. It is the 100 % of the utilisation.
-    """
-    width = 8192 if device.type == "cuda" else 1024
-    with torch.no_grad(), autocast(precision, device):
-        # The first product warms up, and its result has the dtype of the products.
-        a = torch.randn(width, width, device=device) @ torch.eye(width, device=device)
-        synchronize(device)
-        count, start = 0, time.perf_counter()
-        while time.perf_counter() - start < seconds:
-            a @ a
-            synchronize(device)
-            count += 1
-    return count * 2 * width**3 / (time.perf_counter() - start)
 
 
 def _mixture(config: DataConfig) -> str:

@@ -11,8 +11,13 @@ from torch import nn
 from vla.training.config import OptimConfig
 
 
-def make_optimizer(module: nn.Module, config: OptimConfig, steps: int) -> dict[str, Any]:
+def make_optimizer(
+    module: nn.Module, config: OptimConfig, steps: int, fused: bool = True
+) -> dict[str, Any]:
     """AdamW and its schedule over ``steps`` optimiser steps, in Lightning's format.
+
+    fused: update all parameters on a CPU in one operation. Lightning refuses to clip the gradients
+    of such an optimiser in mixed precision.
 
     Raises:
         ValueError: a name in ``lr_multipliers`` or ``frozen`` matches no trainable parameter.
@@ -29,7 +34,8 @@ def make_optimizer(module: nn.Module, config: OptimConfig, steps: int) -> dict[s
             )
     peak = config.lr * config.lr_scale
     groups = _parameter_groups(trainable, config, peak)
-    optimizer = torch.optim.AdamW(groups, lr=peak, betas=config.betas)
+    fused = fused and all(p.device.type == "cpu" for p in trainable.values())
+    optimizer = torch.optim.AdamW(groups, lr=peak, betas=config.betas, fused=fused or None)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: lr_factor(config, s, steps))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

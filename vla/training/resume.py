@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,19 @@ class Checkpointer(lightning.Callback):
         every: steps between two checkpoints.
         val_every: steps between two validations.
         guard: the callback that keeps weights that are not finite out of checkpoints.
+        max_seconds: time after which the run stops as after a signal; None: no limit.
     """
 
-    def __init__(self, path: Path, every: int, val_every: int, guard: DivergenceGuard) -> None:
+    def __init__(
+        self,
+        path: Path,
+        every: int,
+        val_every: int,
+        guard: DivergenceGuard,
+        max_seconds: float | None = None,
+    ) -> None:
         self.path, self.every, self.val_every, self.guard = path, every, val_every, guard
+        self.deadline = None if max_seconds is None else time.monotonic() + max_seconds
         self.saved = 0  # step of the last checkpoint
         self.stop_requested = False
         self.handlers = dict[signal.Signals, Any]()  # handlers before training, by signal
@@ -116,6 +126,9 @@ class Checkpointer(lightning.Callback):
         present = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         ignored = (signal.SIG_IGN, None)
         self.handlers = {number: h for number, h in present.items() if h not in ignored}
+        cluster = signal.getsignal(signal.SIGUSR2)
+        if callable(cluster):  # of submitit, which gets it before a preemption
+            self.handlers[signal.SIGUSR2] = cluster
         for number, handler in [*self.handlers.items()]:
             signal.signal(number, self._request_stop)
             if self.stop_requested:  # a signal came between these lines
@@ -141,7 +154,7 @@ class Checkpointer(lightning.Callback):
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """A step without validation is done."""
-        if trainer.global_step % self.val_every != 0:
+        if step_is_done(trainer, batch_idx) and trainer.global_step % self.val_every != 0:
             self._step_done(trainer)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
@@ -149,7 +162,8 @@ class Checkpointer(lightning.Callback):
         self._step_done(trainer)
 
     def _step_done(self, trainer: Any) -> None:
-        stop = self.stop_requested
+        late = self.deadline is not None and time.monotonic() > self.deadline
+        stop = self.stop_requested or late
         if trainer.world_size > 1:
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
         finished = trainer.should_stop or trainer.global_step >= trainer.max_steps
@@ -160,6 +174,11 @@ class Checkpointer(lightning.Callback):
             self.saved = trainer.global_step
         if stop:
             raise KeyboardInterrupt
+
+
+def step_is_done(trainer: Any, batch_idx: int) -> bool:
+    """True after the last of the batches of one optimiser step."""
+    return bool((batch_idx + 1) % trainer.accumulate_grad_batches == 0)
 
 
 def check_free_space(folder: Path, policy: Any) -> None:

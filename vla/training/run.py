@@ -8,29 +8,28 @@ import warnings
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from vla.config import build, load_config
 from vla.data.datamodule import Streams, check_splits, sample_chunks
-from vla.errors import TrainingInterrupted
+from vla.errors import ConfigError, TrainingInterrupted
 from vla.policies.base import BasePolicy
+from vla.policies.base_weights import check_base
 from vla.policies.checkpoint import save_policy
 from vla.policies.initialise import start_from, with_saved_token_ids
-from vla.training.benchmark_eval import BenchmarkEval, check_benchmark
-from vla.training.checkpoint_io import LAST, AtomicCheckpointIO, checkpoint_step, latest_checkpoint
+from vla.training.benchmark_eval import check_benchmark
+from vla.training.checkpoint_io import LAST, latest_checkpoint
 from vla.training.config import RunConfig, TrainConfig
 from vla.training.divergence import DivergenceGuard
+from vla.training.durations import seconds
 from vla.training.early_stopping import EarlyStopping
 from vla.training.interruption import report_interruption, stoppable
 from vla.training.monitor import Monitor
 from vla.training.optim import make_optimizer
-from vla.training.provenance import FILE
-from vla.training.resume import Checkpointer, Provenance, RngState, StreamPosition
+from vla.training.resume import Checkpointer
 from vla.training.run_folder import (
     LOG,
     POLICY,
@@ -41,10 +40,17 @@ from vla.training.run_folder import (
     remove_stale,
     write_start,
 )
-from vla.training.specs import check_text_lengths, make_robot_specs, run_tokenizer
+from vla.training.sharding import gather_weights, shard
+from vla.training.specs import (
+    check_text_lengths,
+    make_robot_specs,
+    parts_of_batches,
+    run_tokenizer,
+)
 from vla.training.summary import already_finished, describe, write_summary
-from vla.training.web_answers import WebAnswers
+from vla.training.trainer import check_extensions, make_trainer, validation_steps
 from vla.utils.locking import exclusive_lock
+from vla.utils.memory import keep_freed_memory
 
 __all__ = ["RunConfig", "TrainConfig", "make_robot_specs", "run_tokenizer", "train"]
 
@@ -82,6 +88,9 @@ def train(config: RunConfig, progress: bool = True) -> Path:
     if is_finished(folder, config):
         show(already_finished(folder, config, read_summary(folder)))
         return folder / POLICY
+    check_extensions(config)
+    changed = options.saved_weights == "changed"
+    base = check_base(config.policy, config.init_from) if changed else None
     check_splits(config.data, validation=options.patience > 0)
     check_benchmark(config)
     check_writable(folder)
@@ -102,6 +111,8 @@ def train(config: RunConfig, progress: bool = True) -> Path:
             write_start(folder, config, notes)
         for note in notes:
             show(note)
+        if config.compile:
+            compile_parts(policy)
         # 4. The loop. Lightning calls policy.training_step for every batch of the data.
         data = Streams(config.data, options.batch_size, options.seed, options.val_windows)
         log = folder / LOG
@@ -109,19 +120,28 @@ def train(config: RunConfig, progress: bool = True) -> Path:
         guard = DivergenceGuard(monitor)
         stopping = EarlyStopping(folder / "best.ckpt", monitor, options.monitor, options.patience)
         # Last, so that the checkpoint has the state of all others after the same step.
-        saver = Checkpointer(folder / LAST, options.save_every, validation_steps(config), guard)
+        limit = config.trainer.max_time
+        saver = Checkpointer(
+            folder / LAST,
+            options.save_every,
+            validation_steps(config),
+            guard,
+            max_seconds=None if limit is None else seconds(limit),
+        )
         callbacks = [monitor, guard, *([stopping] if options.patience else []), saver]
         trainer = make_trainer(config, folder, callbacks, checkpoint)
         with report_interruption(trainer, saver):
             trainer.fit(policy, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        gather_weights(policy)
         if options.patience:
             stopping.load_best(policy)
         # 5. The saved policy.
         if trainer.is_global_zero:
-            save_policy(policy, config.policy, folder / POLICY)
+            save_policy(policy, config.policy, folder / POLICY, base)
             step = trainer.global_step
             write_summary(folder, config, step, monitor.validation, monitor.best)
-    show(describe(folder, config, read_summary(folder)))
+    if first:  # the others do not wait until the policy is written
+        show(describe(folder, config, read_summary(folder)))
     if saver.stop_requested:  # during the last step: the caller must not start anything else
         raise TrainingInterrupted(f"after the last step; {folder / POLICY} is complete")
     return folder / POLICY
@@ -135,14 +155,12 @@ def prepare_machine(options: TrainConfig) -> None:
     """Set seeds and threads, and hide Lightning's messages about its internals."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*Checkpoint directory.*|.*LeafSpec.*")
+    # Without FSDP, for which averages are refused, configure_model does nothing.
+    warnings.filterwarnings("ignore", message=".*overrides the configure_model callback.*")
     if options.threads:
         torch.set_num_threads(options.threads)
+    keep_freed_memory()
     lightning.seed_everything(options.seed, verbose=False)
-
-
-def validation_steps(config: RunConfig) -> int:
-    """Steps between two validations; at least one at the end of a short run."""
-    return min(config.train.val_every, config.train.steps)
 
 
 def make_policy(config: RunConfig, folder: Path, chunks: dict[str, torch.Tensor]) -> BasePolicy:
@@ -160,56 +178,29 @@ def make_policy(config: RunConfig, folder: Path, chunks: dict[str, torch.Tensor]
         words=words,
         chunks=chunks,
     )
-    policy.make_optimizers = partial(make_optimizer, config=config.optim, steps=config.train.steps)
+    policy.make_optimizers = partial(
+        make_optimizer,
+        config=config.optim,
+        steps=config.train.steps,
+        fused=config.trainer.precision == "32-true",
+    )
+    # With several robots, or robot and web rows, the processes' batches have different parts.
+    policy.shard = partial(shard, layers=len(parts_of_batches(config)) == 1)
     return policy
 
 
-def make_trainer(
-    config: RunConfig, folder: Path, callbacks: list[Any], checkpoint: Path | None
-) -> lightning.Trainer:
-    """Lightning's trainer with the callbacks, in the order in which they have to run.
+def compile_parts(policy: BasePolicy) -> None:
+    """Compile the large parts of a policy in place; names of weights stay the same.
 
-    Args:
-        callbacks: further callbacks; the last one writes the checkpoints.
-        checkpoint: where the run continues from; None: it starts.
+    Raises:
+        ConfigError: the policy has no such parts.
     """
-    options = config.train
-    # TensorBoard shows the run's name, and hides what was logged after the checkpoint.
-    purge: dict[str, Any] = (
-        {} if checkpoint is None else {"purge_step": checkpoint_step(checkpoint) + 1}
-    )
-    loggers: list[Any] = [
-        TensorBoardLogger(str(folder), name="tensorboard", version=folder.name, **purge),
-        CSVLogger(str(folder), name="", version=f"csv-{len(list(folder.glob('csv-*'))):04d}"),
-    ]
-    *middle, last = callbacks
-    return lightning.Trainer(
-        # "unused parameters": a batch may have only robot rows or only web rows
-        strategy="ddp_find_unused_parameters_true" if options.devices > 1 else "auto",
-        accelerator=options.accelerator,
-        devices=options.devices,
-        precision=options.precision,
-        max_steps=options.steps,
-        max_epochs=-1,
-        val_check_interval=validation_steps(config),
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        gradient_clip_val=config.optim.grad_clip_norm,
-        logger=loggers,
-        callbacks=[
-            StreamPosition(),
-            RngState(),
-            Provenance(folder / FILE),
-            *middle,
-            WebAnswers(options.web_questions),
-            # A terminal has one progress bar at a time.
-            BenchmarkEval(config, last, not sys.stderr.isatty()),
-            last,
-        ],
-        plugins=[AtomicCheckpointIO()],
-        log_every_n_steps=options.log_every,
-        enable_checkpointing=False,  # see Checkpointer
-        enable_progress_bar=False,  # see Monitor
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    decoder = getattr(policy, "decoder", None)
+    parts = [getattr(policy, name, None) for name in ("vision", "connector")]
+    # Causal decoders do not call the whole language model. Its blocks share one program.
+    parts += getattr(decoder, "layers", None) or [getattr(decoder, "lm", None)]
+    found = [part for part in parts if part is not None]
+    if not found:
+        raise ConfigError("compile: this policy has no vision encoder, connector or language model")
+    for part in found:
+        part.compile()

@@ -25,20 +25,36 @@ LOG = "train.log"
 EVAL = "training_eval"  # results of benchmark episodes during training
 _SHOWN = 5  # changed keys in a message
 _MISSING = "unset"
+# Options that may change when a run continues, because its batches and losses stay the same.
+_FREE = [
+    *(("train", n) for n in ("threads", "saved_weights")),
+    *(("trainer", n) for n in ("accelerator", "devices", "num_nodes", "strategy", "max_time")),
+    *(("trainer", n) for n in ("benchmark", "profiler", "detect_anomaly")),
+]
 # Files of an earlier start that wrote no checkpoint.
 _STALE = ("tokenizer", "tensorboard", "csv-*", EVAL, LOG, "best.ckpt", "*.tmp")
 
 
 def is_started(folder: Path) -> bool:
     """True if the folder has a checkpoint or a policy."""
-    return any((folder / name).exists() for name in (LAST, PREVIOUS, POLICY))
+    return _has_checkpoint(folder) or (folder / POLICY).exists()
 
 
 def is_finished(folder: Path, config: RunConfig) -> bool:
-    """True if the folder has the policy of this run after all its steps."""
+    """True if the folder has the policy of this run after all its steps.
+
+    A kill after the policy was saved and before its summary leaves a checkpoint and no summary.
+    """
     if not (folder / POLICY).is_dir():
         return False
-    return bool(read_summary(folder).get("steps_wanted", config.train.steps) == config.train.steps)
+    summary = read_summary(folder)
+    if not summary:
+        return not _has_checkpoint(folder)
+    return bool(summary.get("steps_wanted", config.train.steps) == config.train.steps)
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return any((folder / name).exists() for name in (LAST, PREVIOUS))
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -53,21 +69,21 @@ def read_summary(folder: Path) -> dict[str, Any]:
 def check_folder(folder: Path, config: RunConfig) -> list[str]:
     """Check that the folder holds this run, or nothing that was trained.
 
-    The number of threads may differ, and ``train.steps`` may grow. An option that is missing in
-    the file has its default value.
+    Loggers and the number of threads and processes may differ, and ``train.steps`` may grow. An
+    option that is missing in the file has its default value.
 
     Returns:
         Messages about a run that gets more steps.
 
     Raises:
         ConfigError: the folder has the run of another configuration; the message has the changed
-            keys with both values.
+            keys with both values. Or the run gets more steps and has no checkpoint.
         DataError: a data set has changed since the run began.
     """
     saved = folder / CONFIG
     if not saved.is_file() or not is_started(folder):
         return []
-    advice = "choose another output_dir, delete the folder, or use the values of the run"
+    advice = "use the values of the run, choose another output_dir, or start over with --fresh"
     start = f"{saved}: this folder holds a run with another configuration"
     try:
         before = check(_renamed(yaml.safe_load(saved.read_text(encoding="utf-8"))), RunConfig, "")
@@ -75,7 +91,11 @@ def check_folder(folder: Path, config: RunConfig) -> list[str]:
         raise ConfigError(f"{start} ({' '.join(str(error).split())}); {advice}") from error
     old, new = resolved(before), resolved(config)
     for settings in (old, new):
-        settings["train"].pop("threads")
+        for section, name in _FREE:
+            settings[section].pop(name)
+        settings.pop("loggers")
+        settings.pop("slurm")
+        settings.pop("compile")
     grows = old["train"]["steps"] < new["train"]["steps"]
     if grows:
         old["train"]["steps"] = new["train"]["steps"]
@@ -83,16 +103,22 @@ def check_folder(folder: Path, config: RunConfig) -> list[str]:
     if found:
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise ConfigError(f"{start}: {'; '.join(found[:_SHOWN])}{more}; {advice}")
+    if grows and not _has_checkpoint(folder):
+        raise ConfigError(
+            f"{folder}: has a policy and no checkpoint ({LAST}) from which training can continue; "
+            "choose another output_dir, or start over with --fresh"
+        )
     _check_data(folder, config)
     return [_more_steps(before, config)] if grows else []
 
 
 def _renamed(settings: Any) -> Any:
-    """Settings of a run; ``train.rollout_episodes`` of older runs is ``train.eval.episodes``."""
+    """Settings of a run with today's names for options of older runs."""
     train = settings.get("train", {}) if isinstance(settings, dict) else {}
     if "rollout_episodes" in train:
         train["eval"] = {"episodes": train.pop("rollout_episodes")}
-    return settings
+    moved = {n: train.pop(n) for n in ("accelerator", "devices", "precision") if n in train}
+    return settings | {"trainer": moved} if moved else settings
 
 
 def _more_steps(before: RunConfig, config: RunConfig) -> str:
@@ -136,7 +162,7 @@ def _check_data(folder: Path, config: RunConfig) -> None:
             raise DataError(
                 f"{now['folder']}: data set {name} has changed since the run began "
                 f"({counts.format(**before)} then, {counts.format(**now)} now); "
-                "restore the data, or choose another output_dir"
+                "restore the data, choose another output_dir, or start over with --fresh"
             )
 
 

@@ -14,7 +14,7 @@ from vla.data.windows import camera_names
 from vla.errors import ConfigError, DataError
 from vla.models.decoders.text import encode, text_too_long
 from vla.models.decoders.tokenizer import load_tokenizer, train_tokenizer
-from vla.policies.checkpoint import find_policy
+from vla.policies.folder import find_policy
 from vla.policies.spec import RobotSpec, library_versions
 from vla.training.config import RunConfig
 
@@ -41,6 +41,14 @@ def make_robot_specs(config: RunConfig) -> tuple[dict[str, RobotSpec], Counter[s
         for robot, names in datasets.items()
     }
     return specs, words
+
+
+def parts_of_batches(config: RunConfig) -> set[str]:
+    """The robots whose rows a batch may have, and "" for web rows."""
+    data = config.data
+    sampled = [name for name, weight in data.sampling_weights.items() if weight > 0]
+    kinds = {name: load_manifest(data.datasets[name]).kind for name in sampled}
+    return {data.robots.get(n, n) if kind == "episode" else "" for n, kind in kinds.items()}
 
 
 def check_text_lengths(policy: Any, datasets: dict[str, str]) -> None:

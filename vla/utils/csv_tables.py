@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 from vla.errors import ConfigError
+from vla.utils.io import write_text
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, str]]:
@@ -33,20 +35,18 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[st
 def write_table(
     path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None
 ) -> None:
-    """Write a CSV file under a temporary name, then rename it.
+    """Write a CSV file as ``atomic_file`` does.
 
     Args:
         path: the file.
         rows: the rows.
         columns: None: those of the first row.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(columns or rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(path)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(columns or rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, file.getvalue())
 
 
 def add_rows(
@@ -99,7 +99,5 @@ def put(path: Path, name: str, text: str) -> None:
     """Replace the text between the markers; see ``block``."""
     match = _find_block(path, name)
     whole = match.string
-    temporary = path.with_name(path.name + ".tmp")
     before, after = whole[: match.start(2)], whole[match.end(2) :]
-    temporary.write_text(f"{before}\n{text}\n\n{after}", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, f"{before}\n{text}\n\n{after}")

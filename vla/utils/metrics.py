@@ -20,6 +20,14 @@ def gather(value: _T) -> list[_T]:
     return gathered
 
 
+def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
+    """The mean of a tensor over all processes; all have to call it."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values
+    distributed.all_reduce(values)
+    return values / distributed.get_world_size()
+
+
 class Mean(Metric):
     """Weighted mean.
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from vla.config import check_ranges, load_config
 from vla.errors import ConfigError
+from vla.training.config import Cluster
 from vla.utils.csv_tables import read_table, write_table
 
 COLUMNS = (
@@ -33,18 +34,6 @@ COLUMNS = (
     "wins",
     "seconds",
 )
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Resources of a run on SLURM or Ray."""
-
-    partition: str | None = None  # SLURM partition; null: the cluster's default
-    minutes: int = 600  # time limit of a run
-    cpus: int = 4  # CPU cores of a run
-    gpus: int = 0  # GPUs of a run
-    # Further parameters of submitit's ``update_parameters``.
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,6 +75,9 @@ class ScaleConfig:
     robot: str = "robot"  # data set whose validation loss is fitted
     web: str = "web"  # data set whose validation loss is recorded as ``val_loss_web``
     rounds: int = 200  # bootstrap rounds of the 95 % bands, at least 1
+    # Ray cluster of ``--launcher ray``: auto (of this machine, or RAY_ADDRESS), host:6379,
+    # ray://host:10001, or local (a temporary one).
+    ray_address: str = "auto"
     # Resources with ``--launcher slurm`` or ``ray``.
     slurm: Cluster = field(default_factory=Cluster)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,9 @@ from vla.config.registry import nearest
 from vla.errors import ConfigError
 from vla.experiments.scaling.execute import execute
 from vla.experiments.scaling.ladder import ScaleConfig, SweepRun
+from vla.training.slurm import check_slurm, make_executor
 from vla.utils.locking import claim_jobs
+from vla.utils.ray_cluster import ray_cluster
 
 LAUNCHERS = ("local", "slurm", "ray", "debug")  # debug: submitit runs in this process
 
@@ -24,18 +25,10 @@ def check_launcher(launcher: str) -> None:
     """
     if launcher not in LAUNCHERS:
         raise ConfigError(f"--launcher {launcher}: unknown{nearest(launcher, LAUNCHERS[:3])}")
-    package, extra = {"slurm": ("submitit", "cluster"), "ray": ("ray", "ray")}.get(
-        launcher, ("", "")
-    )
-    if package and importlib.util.find_spec(package) is None:
-        raise ConfigError(
-            f"--launcher {launcher}: {package} is not installed; pip install 'vla[{extra}]'"
-        )
-    if launcher == "slurm" and shutil.which("sbatch") is None:
-        raise ConfigError(
-            "--launcher slurm: the command sbatch is not here; run this on a login node of the "
-            "cluster, or use --launcher local"
-        )
+    if launcher == "slurm":
+        check_slurm()
+    if launcher == "ray" and importlib.util.find_spec("ray") is None:
+        raise ConfigError("--launcher ray: ray is not installed; pip install 'vla[ray]'")
 
 
 def submit(stage_runs: list[SweepRun], config: ScaleConfig, launcher: str) -> Iterator[str]:
@@ -63,15 +56,7 @@ def _locally(todo: list[SweepRun], config: ScaleConfig) -> Iterator[str]:
 def _on_slurm(stage_runs: list[SweepRun], config: ScaleConfig, launcher: str) -> Iterator[str]:
     import submitit
 
-    executor = submitit.AutoExecutor(Path(config.runs) / ".slurm", cluster=launcher)
-    wanted = config.slurm
-    executor.update_parameters(
-        name="vla-scale", timeout_min=wanted.minutes, cpus_per_task=wanted.cpus, **wanted.options
-    )
-    if wanted.gpus:
-        executor.update_parameters(gpus_per_node=wanted.gpus)
-    if wanted.partition:
-        executor.update_parameters(slurm_partition=wanted.partition)
+    executor = make_executor(Path(config.runs) / ".slurm", launcher, config.slurm, "vla-scale")
     with executor.batch():
         jobs = [executor.submit(execute, sweep_run, config) for sweep_run in stage_runs]
     for job in submitit.helpers.as_completed(jobs):
@@ -79,20 +64,15 @@ def _on_slurm(stage_runs: list[SweepRun], config: ScaleConfig, launcher: str) ->
 
 
 def _on_ray(stage_runs: list[SweepRun], config: ScaleConfig) -> Iterator[str]:
-    import ray
-
-    if not ray.is_initialized():
-        try:
-            ray.init(address="auto", log_to_driver=False)
-        except (OSError, RuntimeError) as error:  # ConnectionError is an OSError
-            raise ConfigError(
-                "--launcher ray: no Ray cluster runs on this machine; start one with "
-                "`ray start --head`, or use --launcher local"
-            ) from error
-    task = ray.remote(execute).options(
-        num_cpus=config.slurm.cpus, num_gpus=config.slurm.gpus, max_retries=2
-    )
-    running = [task.remote(sweep_run, config) for sweep_run in stage_runs]
-    while running:
-        ready, running = ray.wait(running, num_returns=1)
-        yield ray.get(ready[0])
+    with ray_cluster("--launcher ray: ray_address", config.ray_address) as ray:
+        task = ray.remote(execute).options(
+            num_cpus=config.slurm.cpus, num_gpus=config.slurm.gpus, max_retries=2
+        )
+        running = [task.remote(sweep_run, config) for sweep_run in stage_runs]
+        while running:
+            ready, running = ray.wait(running, num_returns=1)
+            try:
+                name: str = ray.get(ready[0])
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            yield name

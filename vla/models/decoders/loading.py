@@ -77,12 +77,25 @@ def make_language_model(
         raise ValueError(
             "decoder: give model (pretrained), or config (an architecture with random weights)"
         )
+    return auto.from_config(_read_config(model), trust_remote_code=False)
+
+
+def _read_config(model: str) -> Any:
     source = locate(model)
-    found = load_pretrained(
+    return load_pretrained(
         model,
         lambda: AutoConfig.from_pretrained(source.path, trust_remote_code=False, **source.options),
     )
-    return auto.from_config(found, trust_remote_code=False)
+
+
+def read_architecture(model: str) -> dict[str, Any]:
+    """The architecture of a model in a folder or on the hub, without its weights.
+
+    Raises:
+        PretrainedError: the model is missing.
+    """
+    found: dict[str, Any] = _read_config(model).to_dict()
+    return found
 
 
 def _slot(kind: Kind) -> str:

@@ -2,7 +2,8 @@
 
 Transformers builds the mask of each kind of layer (full, sliding window, chunks) from a function of
 two columns. ``structured_attention`` evaluates that function as if each text stood alone;
-``both_directions`` adds pairs of positions to the result.
+``both_directions`` adds pairs of positions to the result. The layers of a training step on a CPU
+share one additive mask.
 """
 
 from __future__ import annotations
@@ -45,14 +46,16 @@ class TextStructure:
     def mask_function(self, of_family: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         """The mask function of a kind of layer, applied to each text alone."""
         past = self.index_BT.shape[1] - self.visible_BLT.shape[1]
+        index_query = self.index_BT[:, None, past:, None]  # all L queries, see ``fits``
 
         def allowed(batch: Any, head: Any, query: Any, key: Any) -> torch.Tensor:
-            index_query, index_key = self.index_BT[batch, query], self.index_BT[batch, key]
+            first = self.index_BT.shape[1] - key.shape[-1]  # a cache may lack the first columns
+            index_key = self.index_BT[:, None, None, first:]
             mask = of_family(batch, head, index_query, index_key)
             if self.both_BLT is not None:
                 reverse = of_family(batch, head, index_key, index_query)
-                mask = mask | (self.both_BLT[batch, query - past, key] & reverse)
-            return mask & self.visible_BLT[batch, query - past, key]
+                mask = mask | (self.both_BLT[:, None, :, first:] & reverse)
+            return mask & self.visible_BLT[:, None, :, first:]
 
         return allowed
 
@@ -68,6 +71,7 @@ def structured_attention(structure: TextStructure) -> Iterator[None]:
 
     Give the model a 2-D attention mask of ones, so that it builds its masks itself.
     """
+    _register_shared_mask()
     token = _STRUCTURE.set(structure)
     try:
         yield
@@ -115,6 +119,43 @@ def _covers(
 ) -> bool:
     """False for a mask of other sequences, such as those of a vision encoder."""
     return (batch_size, q_length) == tuple(parallel.shape) and kv_length == q_length
+
+
+def _additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """0 where a bool mask is True, else minus infinity; kept with the mask for the next layer."""
+    found = getattr(mask, "additive", None)
+    if found is None or found.dtype != dtype:
+        found = torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, float("-inf"))
+        mask.additive = found  # type: ignore[attr-defined]
+    return found
+
+
+@functools.cache
+def _register_shared_mask() -> None:
+    """Let the layers of a training step on a CPU share one additive mask.
+
+    Otherwise torch makes an additive mask in each layer.
+    """
+    from transformers import AttentionInterface  # slow, and imported with a model anyway
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    @functools.wraps(sdpa_attention_forward)
+    def shared(
+        module: Any, query: Any, key: Any, value: Any, attention_mask: Any, *args: Any, **kw: Any
+    ) -> Any:
+        if (
+            attention_mask is not None
+            and attention_mask.dtype == torch.bool
+            and attention_mask.device.type == "cpu"
+            and torch.is_grad_enabled()
+            and module.training
+            and kw.get("position_bias") is None
+            and not torch.compiler.is_compiling()
+        ):
+            attention_mask = _additive(attention_mask, query.dtype)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, *args, **kw)
+
+    AttentionInterface.register("sdpa", shared)
 
 
 AttentionMaskInterface.register("sdpa", _changed(sdpa_mask))

@@ -55,24 +55,21 @@ def pack_texts(
         starts.append(fill[row])
         fill[row] += len(tokens)
     width = max(fill)
-    ids = torch.full((batch_size, width), pad)
-    text = torch.full((batch_size, width), -1)  # index of the text, -1 for padding
-    offset = torch.zeros((batch_size, width), dtype=torch.long)  # position within the text
-    attend_image = torch.zeros((batch_size, width), dtype=torch.bool)
-    parallel = torch.zeros((batch_size, width), dtype=torch.bool)
-    for k, (tokens, row, start) in enumerate(
-        zip(texts, image_index_K.tolist(), starts, strict=True)
-    ):
-        end = start + len(tokens)
-        ids[row, start:end] = torch.tensor(tokens)
-        text[row, start:end] = k
-        offset[row, start:end] = torch.arange(len(tokens))
-        attend_image[row, start:end] = attend_image_K is None or bool(attend_image_K[k])
-        if parallel_from is not None:
-            parallel[row, start + parallel_from[k] : end] = True
-    ids, text, offset, attend_image, parallel = (
-        v.to(device) for v in (ids, text, offset, attend_image, parallel)
-    )
+    sizes = torch.tensor([len(tokens) for tokens in texts], dtype=torch.long)
+    text_M = torch.repeat_interleave(torch.arange(len(texts)), sizes)
+    offset_M = torch.arange(len(text_M)) - (sizes.cumsum(0) - sizes)[text_M]
+    column_M = torch.tensor(starts, dtype=torch.long)[text_M] + offset_M
+    at = image_index_K.cpu()[text_M], column_M
+
+    def placed(values_M: torch.Tensor, empty: int = 0) -> torch.Tensor:
+        """The value of each token at its place in (B, S)."""
+        return values_M.new_full((batch_size, width), empty).index_put(at, values_M).to(device)
+
+    ids = placed(torch.tensor([i for tokens in texts for i in tokens], dtype=torch.long), pad)
+    text = placed(text_M, -1)  # index of the text, -1 for padding
+    offset = placed(offset_M)  # position within the text
+    seen_K = torch.ones_like(sizes) if attend_image_K is None else attend_image_K.cpu()
+    attend_image = placed(seen_K.bool()[text_M])
     length = prefix + width
     visible = torch.zeros((batch_size, length, length), dtype=torch.bool, device=device)
     visible[:, :prefix, :prefix] = True
@@ -83,7 +80,9 @@ def pack_texts(
     if parallel_from is not None or not causal_prefix:
         both = torch.zeros_like(visible)
         both[:, :prefix, :prefix] = not causal_prefix
-        both[:, prefix:, prefix:] = parallel[:, :, None] & parallel[:, None]
+        if parallel_from is not None:
+            parallel = placed(offset_M >= torch.tensor(parallel_from, dtype=torch.long)[text_M])
+            both[:, prefix:, prefix:] = parallel[:, :, None] & parallel[:, None]
     of_prefix = torch.arange(prefix, device=device).expand(batch_size, -1)
     structure = TextStructure(torch.cat([of_prefix, prefix + offset], 1), visible, both)
     first = int(prefix_positions_N[-1]) + 1 if prefix else 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from vla.errors import ConfigError
 from vla.utils.io import write_json
@@ -124,8 +125,13 @@ def cached(kind: str, family: str, about: dict[str, Any], prove: Callable[[], Ve
     found = _read(path)
     if found is not None:
         return found
-    # The caller may build a policy without gradients or under another default device.
-    with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):
+    # The caller may build a policy without gradients, under another default device, or from shapes.
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.device("cpu"),
+        _disable_current_modes(),
+    ):
         verdict = prove()
     try:
         write_json(path, asdict(verdict))

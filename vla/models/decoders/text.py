@@ -23,7 +23,7 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     return list(_encode(tokenizer, len(tokenizer), text))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=65536)
 def _encode(tokenizer: Any, tokens: int, text: str) -> tuple[int, ...]:
     """The ids of ``encode``; ``tokens``: length of the tokenizer, which may grow."""
     return tuple(tokenizer.encode(text, add_special_tokens=False))

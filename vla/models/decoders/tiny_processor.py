@@ -20,9 +20,13 @@ _VOCABULARY = 800
 _USUAL = ("bos", "eos", "pad", "unk", "sep", "cls", "mask", "additional_special")
 
 
-def tiny_tokenizer(cls: Any, config: dict[str, Any]) -> Any:
-    """A small tokenizer with every special token that the source of the processor names."""
-    trained = train_tokenizer(Counter({"what": 9, "is": 9, "this": 9, "red": 5}), _VOCABULARY)
+def tiny_tokenizer(cls: Any, config: dict[str, Any], trained: Any = None) -> Any:
+    """A small tokenizer with every special token that the source of the processor names.
+
+    ``trained``: the tokenizer that gets these tokens; None: one that knows a short question.
+    """
+    if trained is None:
+        trained = train_tokenizer(Counter({"what": 9, "is": 9, "this": 9, "red": 5}), _VOCABULARY)
     source = inspect.getsource(sys.modules[cls.__module__])
     names = re.findall(r"tokenizer\.(\w+)_token\b|tokenizer, \"(\w+)_token\"", source)
     own = [] if "AddedToken(" in source else ["image"]  # BLIP-2 adds its token itself

@@ -1,0 +1,1 @@
+"""``vla plan``: what a run needs, from shapes alone."""
