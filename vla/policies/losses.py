@@ -46,7 +46,8 @@ def training_loss(
     counts = torch.tensor([len(part) for part in flat], dtype=torch.float64, device=device)
     divisors = mean_over_processes(counts).clamp(min=1e-9).to(flat[0].dtype)
     parts = zip(weights, flat, divisors, strict=True)
-    return sum(weight * part.sum() / n for weight, part, n in parts if part.requires_grad)  # type: ignore[return-value]
+    total: Any = sum(weight * part.sum() / n for weight, part, n in parts if part.requires_grad)
+    return total  # type: ignore[no-any-return]
 
 
 def add_metrics(policy: Any, stage: str, batch: Batch, losses: Losses) -> None:
