@@ -48,7 +48,7 @@ class ConvEncoder(nn.Module):
         widths: tuple[int, ...] = (32, 64, 128),
         blocks: tuple[int, ...] = (0, 0, 0),  # residual blocks per stage
         image_size: int = 64,  # side of the square input, px; a multiple of the stages' reduction
-        # Reduction of the first stage. Above 2 it convolves patches that do not overlap, which costs
+        # Reduction of the first stage. Above 2 it convolves patches without overlap, which costs
         # a CPU less than stages of 2.
         patch: int = 2,
     ) -> None:
