@@ -184,7 +184,7 @@ def test_changed_keys_are_named_with_both_values_and_a_new_schedule_is_stated(
     run(tiny_run | {"train": tiny_run["train"] | {"steps": 2}}, progress=True)
     message = "the cosine schedule now ends at step 2: the learning rate at step 1 is"
     assert message in capsys.readouterr().err
-    for content in ("", "{", "[1]"):
+    for content in ("", "{", "[1]", "train: 3"):
         (folder / "config.yaml").write_text(content)
         with pytest.raises(ConfigError, match=r"config\.yaml: this folder holds a run"):
             run(tiny_run)

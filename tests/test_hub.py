@@ -58,8 +58,11 @@ def test_the_model_card_has_robots_data_metrics_and_usage() -> None:
 
 
 def test_a_name_that_is_none_is_refused() -> None:
-    with pytest.raises(DataError, match="seen: expected owner/name"):
-        push(POLICY, FILES, "seen", "", False)
+    for name in ("seen", "lab/a--b", "lab/seen.git", "lab/-seen", "lab/" + "a" * 100, "a/b/c"):
+        with pytest.raises(DataError, match=f"{name}: expected owner/name"):
+            push(POLICY, FILES, name, "", False)
+    with pytest.raises(DataError, match="lab/a--b: expected owner/name"):
+        load_policy("hf://lab/a--b")
     with pytest.raises(DataError, match="hf://seen: expected hf://owner/name"):
         load_policy("hf://seen")
 

@@ -116,6 +116,18 @@ def test_a_damaged_shard_is_an_error(packed: Path) -> None:
     assert not list(remote.cache().glob("*/shard-000001*t"))  # nothing of it is kept
 
 
+@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", ".."])
+def test_a_server_cannot_write_outside_the_cache(packed: Path, http: str, name: str) -> None:
+    path = packed / "manifest.json"
+    content = json.loads(path.read_bytes())
+    content["files"][name] = [4, ""]
+    path.write_text(json.dumps(content))
+    (packed.parent / "evil").write_text("evil")
+    with pytest.raises(DataError, match=r"manifest\.json: files: expected names of files"):
+        open_packed(http)
+    assert not list((packed.parent / "cache").rglob("evil"))
+
+
 def test_the_cache_is_limited(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy_to_memory(packed)
     largest = max(p.stat().st_size for p in packed.glob("*.tar"))

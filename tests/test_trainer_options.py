@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from vla.config import check
 from vla.errors import ConfigError, TrainingInterrupted
@@ -48,6 +50,25 @@ from vla.training.trainer_config import TrainerConfig
             r"train\.eval\.episodes: one process cannot act",
         ),
         ({"callbacks": ["pathlib:Path"]}, r"callbacks\[0\]: pathlib:Path is no lightning"),
+        ({"callbacks": ["os:path"]}, r"callbacks\[0\]: os:path is no lightning"),
+        ({"callbacks": [":Callback"]}, r"callbacks\[0\]: :Callback: Empty module"),
+        ({"callbacks": ["OnExceptionCheckpoint"]}, r"callbacks\[0\]: .*set train.save_every"),
+        ({"callbacks": ["BackboneFinetuning"]}, r"callbacks\[0\]: .*set optim.frozen"),
+        ({"callbacks": ["RichProgressBar"]}, r"callbacks\[0\]: .* shows its own progress"),
+        (
+            {"callbacks": ["lightning.pytorch.callbacks:ModelCheckpoint"]},
+            r"callbacks\[0\]: .*ModelCheckpoint is not possible: set train.save_every",
+        ),
+        ({"callbacks": [{"name": "ema", "decay": "x"}]}, r"callbacks\[0\]: EMAWeightAveraging: "),
+        ({"loggers": [{"name": "tensorboard", "x": 1}]}, r"loggers\[0\]\.x: unknown option"),
+        ({"loggers": [{"name": "mlflow", "x": 1}]}, r"loggers\[0\]\.x: unknown option"),
+        ({"trainer": {"accelerator": "mps"}}, r"trainer: Trainer: .*MPS"),
+        ({"trainer": {"accelerator": "banana"}}, r"trainer: Trainer: .*banana"),
+        ({"trainer": {"strategy": "deepspeed"}}, r"trainer\.strategy: DeepSpeedStrategy: "),
+        (
+            {"trainer": {"strategy": {"name": "fsdp", "data_parallel_size": 7}}},
+            r"trainer\.strategy\.data_parallel_size: not an option: set trainer\.devices",
+        ),
         ({"callbacks": ["nowhere:Callback"]}, r"callbacks\[0\]: nowhere:Callback: No module"),
     ],
 )
@@ -57,6 +78,17 @@ def test_a_mistake_is_one_message_before_anything_is_written(
     with pytest.raises(ConfigError, match=message):
         train(check(tiny_run | changes, RunConfig, ""), progress=False)
     assert not Path(str(tiny_run["output_dir"])).exists()
+
+
+class Refusing(Callback):
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        raise MisconfigurationException("not this run")
+
+
+def test_a_callback_that_refuses_the_run_is_one_message(tiny_run: dict[str, Any]) -> None:
+    changes = {"callbacks": [f"{__name__}:Refusing"]}
+    with pytest.raises(ConfigError, match=r"trainer, loggers or callbacks: not this run"):
+        train(check(tiny_run | changes, RunConfig, ""), progress=False)
 
 
 def test_strategies_have_their_options() -> None:

@@ -25,9 +25,11 @@ def push(
     """
     from vla.policies.base_weights import check_portable
     from vla.policies.folder import BASE, FILES, find_policy
+    from vla.policies.hub import check_name
     from vla.policies.hub import push as upload
     from vla.policies.model_card import model_card
 
+    check_name(name)
     folder = find_policy(policy)
     check_portable(folder)
     card = model_card(folder, name, licence)

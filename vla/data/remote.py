@@ -96,21 +96,33 @@ def _copy_small_files(url: str, folder: Path) -> None:
             raise
         note(f"{error}; the cache {folder} is used")
         return
-    try:
-        files: dict[str, Any] = json.loads(manifest)["files"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{url}/{MANIFEST}: not the manifest of packed data") from error
+    names = _file_names(manifest, f"{url}/{MANIFEST}")
     present = folder / MANIFEST
     if not present.is_file() or present.read_bytes() != manifest:
         for path in folder.glob("shard-*.tar*"):
             path.unlink()
-        for name in files:
+        for name in names:
             _write(folder / name, _read(url, name))
         if _exists(url, SOURCE):
             _write(folder / SOURCE, _read(url, SOURCE))
     _write(folder / SPLITS, _read(url, SPLITS))
     write_json(folder / MARK, {"url": url})
     _write(present, manifest)
+
+
+def _file_names(manifest: bytes, place: str) -> list[str]:
+    """Names of the small files; a server must not write outside the cached folder."""
+    try:
+        names = [str(name) for name in json.loads(manifest)["files"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{place}: not the manifest of packed data") from error
+    for name in names:
+        if Path(name).name != name or name == "..":
+            raise DataError(
+                f"{place}: files: expected names of files in the folder, got {name!r}; "
+                "do not use this data"
+            )
+    return names
 
 
 def fetch(path: Path) -> None:

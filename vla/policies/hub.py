@@ -34,9 +34,27 @@ def downloaded(path: str | Path, files: tuple[str, ...]) -> Path:
     found = _ADDRESS.fullmatch(str(path))
     if found is None:
         raise DataError(f"{path}: expected hf://owner/name, or hf://owner/name@revision")
+    check_name(found[1])
     patterns = [pattern for name in files for pattern in (name, f"{name}/*")]
     with _reported(f"hf://{found[1]}"):
         return Path(snapshot_download(found[1], revision=found[2], allow_patterns=patterns))
+
+
+def check_name(name: str) -> None:
+    """Check the name of a repository.
+
+    Raises:
+        DataError: the hub does not allow it.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise DataError(f"{name}: expected owner/name: {error}") from error
+    if not _NAME.fullmatch(name):
+        raise DataError(f"{name}: expected owner/name")
 
 
 def push(folder: Path, files: tuple[str, ...], name: str, card: str, private: bool) -> str:
@@ -54,8 +72,7 @@ def push(folder: Path, files: tuple[str, ...], name: str, card: str, private: bo
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    if not _NAME.fullmatch(name):
-        raise DataError(f"{name}: expected owner/name")
+    check_name(name)
     paths = [path for part in files for path in _files(folder / part)]
     operations = [CommitOperationAdd(str(p.relative_to(folder).as_posix()), str(p)) for p in paths]
     operations.append(CommitOperationAdd(CARD, card.encode()))

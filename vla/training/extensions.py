@@ -30,32 +30,35 @@ LOGGERS = {  # name -> package
     "comet": "comet_ml",
 }
 CALLBACKS = {"ema": "EMAWeightAveraging", "device_stats": "DeviceStatsMonitor"}
-# Classes that give further options to another class.
-_PASSED_ON = {DDPStrategy: DistributedDataParallel, WeightAveraging: AveragedModel}
 # Lightning's callbacks that would stop, save or change a run beside our own.
 _REFUSED = {
-    "ModelCheckpoint": "set train.save_every",
+    "Checkpoint": "set train.save_every",
+    "ProgressBar": "the run shows its own progress",
     "EarlyStopping": "set train.patience",
     "BatchSizeFinder": "it changes the batches of the run",
     "LearningRateFinder": "it trains before the run",
     "GradientAccumulationScheduler": "set trainer.accumulate_grad_batches",
+    "BaseFinetuning": "set optim.frozen",
+    "StochasticWeightAveraging": "use ema",
     "Timer": "set trainer.max_time",
 }
 
 
 def check_loggers(entries: Sequence[str | dict[str, Any]]) -> None:
-    """Check the names of loggers, and that their packages are installed.
+    """Check the names and options of loggers, and that their packages are installed.
 
     Raises:
-        InvalidValue: an unknown logger, or its package is missing.
+        InvalidValue: an unknown logger or option, or its package is missing.
     """
     for index, entry in enumerate(entries):
-        name, _ = split(entry)
+        name, options = split(entry)
+        path = f"loggers[{index}]"
         if name not in LOGGERS:
-            raise InvalidValue(f"loggers[{index}]", f"no logger {name!r}{nearest(name, LOGGERS)}")
+            raise InvalidValue(path, f"no logger {name!r}{nearest(name, LOGGERS)}")
         if importlib.util.find_spec(LOGGERS[name]) is None:
             package = LOGGERS[name].replace("_", "-")
-            raise InvalidValue(f"loggers[{index}]", f"{name} needs: pip install {package}")
+            raise InvalidValue(path, f"{name} needs: pip install {package}")
+        _check_options(_logger_class(name), options, path)
 
 
 def make_loggers(entries: Sequence[str | dict[str, Any]], folder: Path, done: int) -> list[Logger]:
@@ -107,23 +110,26 @@ def _logger(entry: str | dict[str, Any], index: int, folder: Path, done: int) ->
     name, options = split(entry)
     path = f"loggers[{index}]"
     run = folder.name
-    kind: Any
+    defaults: dict[str, Any]
     if name == "tensorboard":
         # TensorBoard shows the run's name.
         purge = {"purge_step": done + 1} if done else {}
-        kind, defaults = TensorBoardLogger, {"save_dir": str(folder), "version": run, **purge}
-        defaults["name"] = "tensorboard"
+        defaults = {"save_dir": str(folder), "name": "tensorboard", "version": run, **purge}
     elif name == "wandb":  # one run for all starts
-        kind = lightning_loggers.WandbLogger
         defaults = {"save_dir": str(folder), "name": run, "id": run, "resume": "allow"}
     elif name == "mlflow":
-        kind = _MLFlow
         defaults = {"tracking_uri": f"sqlite:///{folder / 'mlflow.db'}", "run_name": run}
         defaults["artifact_location"] = (folder.resolve() / "mlflow").as_uri()
         defaults["experiment_name"] = "vla"
     else:
-        kind, defaults = lightning_loggers.CometLogger, {"name": run}
-    return made(kind, defaults | options, path)
+        defaults = {"name": run}
+    return made(_logger_class(name), defaults | options, path)
+
+
+def _logger_class(name: str) -> Any:
+    own = {"tensorboard": TensorBoardLogger, "mlflow": _MLFlow}
+    others = {"wandb": "WandbLogger", "comet": "CometLogger"}
+    return own[name] if name in own else getattr(lightning_loggers, others[name])
 
 
 def make_callbacks(entries: Sequence[str | dict[str, Any]]) -> list[Callback]:
@@ -136,10 +142,7 @@ def make_callbacks(entries: Sequence[str | dict[str, Any]]) -> list[Callback]:
     for index, entry in enumerate(entries):
         name, options = split(entry)
         path = f"callbacks[{index}]"
-        callback = made(_callback_class(name, path), options, path)
-        if not isinstance(callback, Callback):
-            raise InvalidValue(path, f"{name} is no lightning.pytorch.Callback")
-        found.append(callback)
+        found.append(made(_callback_class(name, path), options, path))
     return found
 
 
@@ -147,35 +150,62 @@ def _callback_class(name: str, path: str) -> Any:
     if ":" in name:
         module, _, attribute = name.partition(":")
         try:
-            return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+            kind = getattr(importlib.import_module(module), attribute)
+        except Exception as error:  # the module may raise anything
             raise InvalidValue(path, f"{name}: {error}") from error
-    name = CALLBACKS.get(name, name)
-    if name in _REFUSED:
-        raise InvalidValue(path, f"{name} is not possible: {_REFUSED[name]}")
-    if name not in lightning_callbacks.__all__:
-        known = [*CALLBACKS, *lightning_callbacks.__all__]
-        raise InvalidValue(path, f"no callback {name!r}{nearest(name, known)}")
-    return getattr(lightning_callbacks, name)
+        if not inspect.isclass(kind) or not issubclass(kind, Callback):
+            raise InvalidValue(path, f"{name} is no lightning.pytorch.Callback")
+    else:
+        name = CALLBACKS.get(name, name)
+        if name not in lightning_callbacks.__all__:
+            known = [*CALLBACKS, *lightning_callbacks.__all__]
+            raise InvalidValue(path, f"no callback {name!r}{nearest(name, known)}")
+        kind = getattr(lightning_callbacks, name)
+    for refused, instead in _REFUSED.items():
+        if issubclass(kind, getattr(lightning_callbacks, refused)):
+            raise InvalidValue(path, f"{name} is not possible: {instead}")
+    return kind
 
 
 def made(kind: Any, options: dict[str, Any], path: str) -> Any:
     """An object of a library's class.
 
     Raises:
-        InvalidValue: an option that the class does not have, or its package is missing.
+        InvalidValue: an option that the class does not have, or it refuses a value, or its package
+            is missing.
     """
+    _check_options(kind, options, path)
+    try:
+        return kind(**options)
+    except Exception as error:  # Lightning's errors have no common class
+        raise InvalidValue(path, f"{kind.__name__}: {error}") from error
+
+
+def _check_options(kind: Any, options: dict[str, Any], path: str) -> None:
     known: Mapping[str, Any] = inspect.signature(kind).parameters
     if any(p.kind is p.VAR_KEYWORD for p in known.values()):
-        target = next((t for base, t in _PASSED_ON.items() if issubclass(kind, base)), None)
+        target = _receiver(kind)
         known = options if target is None else {**known, **inspect.signature(target).parameters}
     for name in options:
         if name not in known:
             raise InvalidValue(f"{path}.{name}", f"unknown option{nearest(name, known)}")
-    try:
-        return kind(**options)
-    except (TypeError, ValueError, ImportError) as error:
-        raise InvalidValue(path, f"{kind.__name__}: {error}") from error
+
+
+def _receiver(kind: Any) -> Any:
+    """What a class passes further options on to; None: unknown."""
+    if issubclass(kind, DDPStrategy):
+        return DistributedDataParallel
+    if issubclass(kind, WeightAveraging):
+        return AveragedModel
+    if issubclass(kind, TensorBoardLogger):
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter
+    if issubclass(kind, lightning_loggers.WandbLogger):
+        import wandb
+
+        return wandb.init
+    return None
 
 
 def split(entry: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:

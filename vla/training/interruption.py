@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from vla.errors import TrainingInterrupted
+from vla.errors import ConfigError, TrainingInterrupted
 
 
 @contextmanager
@@ -45,6 +46,9 @@ def report_interruption(trainer: lightning.Trainer, saved: Any) -> Iterator[None
 
     Args:
         saved: the callback whose ``saved`` is the step of the last checkpoint.
+
+    Raises:
+        ConfigError: a callback, logger or strategy refuses this run.
     """
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGINT) if main else None
@@ -56,6 +60,8 @@ def report_interruption(trainer: lightning.Trainer, saved: Any) -> Iterator[None
         raise TrainingInterrupted(
             f"stopped at step {step} of {trainer.max_steps}; the same command continues{where}"
         ) from None
+    except MisconfigurationException as error:
+        raise ConfigError(f"trainer, loggers or callbacks: {error}") from error
     finally:
         # Lightning skips this if the run ends in a validation; the loader processes would stay.
         trainer.fit_loop.teardown()

@@ -87,7 +87,7 @@ def check_folder(folder: Path, config: RunConfig) -> list[str]:
     start = f"{saved}: this folder holds a run with another configuration"
     try:
         before = check(_renamed(yaml.safe_load(saved.read_text(encoding="utf-8"))), RunConfig, "")
-    except (ConfigError, yaml.YAMLError) as error:  # an option of an older version, or damage
+    except (ValueError, yaml.YAMLError) as error:  # an option of an older version, or damage
         raise ConfigError(f"{start} ({' '.join(str(error).split())}); {advice}") from error
     old, new = resolved(before), resolved(config)
     for settings in (old, new):
@@ -114,7 +114,9 @@ def check_folder(folder: Path, config: RunConfig) -> list[str]:
 
 def _renamed(settings: Any) -> Any:
     """Settings of a run with today's names for options of older runs."""
-    train = settings.get("train", {}) if isinstance(settings, dict) else {}
+    train = settings.get("train") if isinstance(settings, dict) else None
+    if not isinstance(train, dict):  # damaged; the check says so
+        return settings
     if "rollout_episodes" in train:
         train["eval"] = {"episodes": train.pop("rollout_episodes")}
     moved = {n: train.pop(n) for n in ("accelerator", "devices", "precision") if n in train}

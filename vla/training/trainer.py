@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -42,15 +43,10 @@ def make_trainer(
     done = 0 if checkpoint is None else checkpoint_step(checkpoint)
     *middle, last = callbacks
     return lightning.Trainer(
-        strategy=make_strategy(trainer),
-        accelerator=trainer.accelerator,
-        devices=trainer.devices,
-        num_nodes=trainer.num_nodes,
-        precision=trainer.precision,
+        **_machine(trainer),
         accumulate_grad_batches=trainer.accumulate_grad_batches,
         benchmark=trainer.benchmark,
         deterministic=trainer.deterministic,
-        sync_batchnorm=trainer.sync_batchnorm,
         detect_anomaly=trainer.detect_anomaly,
         profiler=trainer.profiler,
         max_steps=options.steps,
@@ -73,11 +69,6 @@ def make_trainer(
             BenchmarkEval(config, last, not sys.stderr.isatty()),
             last,
         ],
-        # The job is queued again by vla.training.slurm.
-        plugins=[
-            AtomicCheckpointIO(),
-            *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []),
-        ],
         log_every_n_steps=options.log_every,
         enable_checkpointing=False,  # see Checkpointer
         enable_progress_bar=False,  # see Monitor
@@ -86,13 +77,33 @@ def make_trainer(
     )
 
 
+def _machine(config: TrainerConfig) -> dict[str, Any]:
+    """Devices, strategy and precision; Lightning refuses what this machine does not have."""
+    return {
+        "strategy": make_strategy(config),
+        "accelerator": config.accelerator,
+        "devices": config.devices,
+        "num_nodes": config.num_nodes,
+        "precision": config.precision,
+        "sync_batchnorm": config.sync_batchnorm,
+        # The job is queued again by vla.training.slurm.
+        "plugins": [
+            AtomicCheckpointIO(),
+            *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []),
+        ],
+    }
+
+
 def check_extensions(config: RunConfig) -> None:
-    """Check strategy, loggers and callbacks before anything is written.
+    """Check devices, strategy, loggers and callbacks before anything is written.
 
     Raises:
         ConfigError: as ``make_trainer``.
     """
     strategy = make_strategy(config.trainer)
+    # Of the machine; Lightning names it at every start.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    made(lightning.Trainer, _machine(config.trainer) | _QUIET, "trainer")
     check_loggers(config.loggers)
     averages = any(isinstance(c, WeightAveraging) for c in make_callbacks(config.callbacks))
     if isinstance(strategy, FullySharded):
@@ -120,6 +131,9 @@ def make_strategy(config: TrainerConfig) -> Any:
     if name == "fsdp":
         # FSDP2. Lightning's strategy "fsdp" is the older FSDP, which does not run on CPUs.
         sizes = {"data_parallel_size": config.processes, "tensor_parallel_size": 1}
+        for size in options.keys() & sizes.keys():
+            fix = "set trainer.devices and trainer.num_nodes"
+            raise InvalidValue(f"trainer.strategy.{size}", f"not an option: {fix}")
         make, options = FullySharded, sizes | options | _WHOLE
     elif name in StrategyRegistry:
         entry = StrategyRegistry[name]
@@ -130,6 +144,9 @@ def make_strategy(config: TrainerConfig) -> Any:
     return made(make, options, "trainer.strategy")
 
 
+_QUIET = dict.fromkeys(  # of a trainer that is made as a check
+    ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+)
 _WHOLE = {"save_distributed_checkpoint": False}  # one file, which any number of processes reads
 
 
