@@ -51,8 +51,8 @@ def check_loggers(entries: Sequence[str | dict[str, Any]]) -> None:
         InvalidValue: an unknown logger or option, or its package is missing.
     """
     for index, entry in enumerate(entries):
-        name, options = split(entry)
         path = f"loggers[{index}]"
+        name, options = split(entry, path)
         if name not in LOGGERS:
             raise InvalidValue(path, f"no logger {name!r}{nearest(name, LOGGERS)}")
         if importlib.util.find_spec(LOGGERS[name]) is None:
@@ -107,8 +107,8 @@ class _MLFlow(lightning_loggers.MLFlowLogger):
 
 
 def _logger(entry: str | dict[str, Any], index: int, folder: Path, done: int) -> Logger:
-    name, options = split(entry)
     path = f"loggers[{index}]"
+    name, options = split(entry, path)
     run = folder.name
     defaults: dict[str, Any]
     if name == "tensorboard":
@@ -140,8 +140,8 @@ def make_callbacks(entries: Sequence[str | dict[str, Any]]) -> list[Callback]:
     """
     found = []
     for index, entry in enumerate(entries):
-        name, options = split(entry)
         path = f"callbacks[{index}]"
+        name, options = split(entry, path)
         found.append(made(_callback_class(name, path), options, path))
     return found
 
@@ -208,8 +208,14 @@ def _receiver(kind: Any) -> Any:
     return None
 
 
-def split(entry: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """(name, options) of a name, or of a mapping with ``name``."""
+def split(entry: str | dict[str, Any], path: str) -> tuple[str, dict[str, Any]]:
+    """(name, options) of a name, or of a mapping with ``name``.
+
+    Raises:
+        InvalidValue: a mapping without ``name``.
+    """
     if isinstance(entry, str):
         return entry, {}
-    return str(entry.get("name", "")), {k: v for k, v in entry.items() if k != "name"}
+    if "name" not in entry:
+        raise InvalidValue(f"{path}.name", "required")
+    return str(entry["name"]), {k: v for k, v in entry.items() if k != "name"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,9 @@ def make_strategy(config: TrainerConfig) -> Any:
             fix = "set trainer.devices and trainer.num_nodes"
             raise InvalidValue(f"trainer.strategy.{size}", f"not an option: {fix}")
         make, options = FullySharded, sizes | options | _WHOLE
+    elif _FROM_PYTHON.search(name):
+        fix = "its processes keep the run's state for themselves; use ddp"
+        raise InvalidValue("trainer.strategy", f"{name} is not possible: {fix}")
     elif name in StrategyRegistry:
         entry = StrategyRegistry[name]
         make, options = entry["strategy"], entry["init_params"] | options
@@ -144,6 +148,7 @@ def make_strategy(config: TrainerConfig) -> Any:
     return made(make, options, "trainer.strategy")
 
 
+_FROM_PYTHON = re.compile("spawn|fork|notebook")  # strategies that start functions, not commands
 _QUIET = dict.fromkeys(  # of a trainer that is made as a check
     ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
 )
