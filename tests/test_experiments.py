@@ -66,7 +66,7 @@ def test_scripts_without_tables_import(script: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_experiments_are_small() -> None:
-    """Per-episode rows and weights stay in ``runs``; one policy is kept."""
+    """Per-episode rows and weights stay in ``runs``; two policies are kept."""
     listed = subprocess.run(
         ["git", "ls-files", "experiments"],
         cwd=REPOSITORY,
@@ -76,10 +76,11 @@ def test_experiments_are_small() -> None:
     )
     sizes = {n: (REPOSITORY / n).stat().st_size for n in listed.stdout.splitlines()}
     weights = [n for n in sizes if n.endswith(".safetensors")]
-    assert weights == ["experiments/tabletop_seen/policy/model.safetensors"]
+    kept = ["experiments/metaworld/policy", "experiments/tabletop_seen/policy"]
+    assert weights == [f"{name}/model.safetensors" for name in kept]
     folders: dict[str, int] = {}
     for name, size in sizes.items():
-        if "tabletop_seen/policy" not in name:
+        if not name.startswith(tuple(kept)):
             folder = str(Path(name).parent)
             folders[folder] = folders.get(folder, 0) + size
     assert max(folders.values()) < 1_000_000, folders

@@ -49,8 +49,8 @@ def evaluated(head: str, policy: Path, episodes: int) -> dict[str, Any]:
     model: Any = load_policy(policy)
     return {
         "head": head,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "episodes": len(found),
+        "parameters": str(sum(p.numel() for p in model.parameters())),
+        "episodes": str(len(found)),
         "score": f"{scores.mean():.3f}",
         "score_low": f"{np.quantile(draws, 0.025):.3f}",
         "score_high": f"{np.quantile(draws, 0.975):.3f}",
