@@ -7,26 +7,23 @@ Usage: python experiments/metaworld/rates.py POLICY [--episodes 2] [--workers 2]
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from vla.benchmarks.base import SEED
-from vla.benchmarks.recording import record
 from vla.evaluation.rollout import open_benchmark
-from vla.evaluation.run import run_eval
 from vla.utils.csv_tables import markdown, put, write_table
 
 HERE = Path(__file__).parent
 NAME = "metaworld/mt50"
 
 
-def seconds(run: Callable[[], Any]) -> float:
-    """Wall-clock seconds of a call, with the start of its processes."""
+def seconds(*command: str) -> float:
+    """Wall-clock seconds of a command of vla, with its start."""
     begin = time.perf_counter()
-    run()
+    subprocess.run([sys.executable, "-m", "vla", *command], check=True)
     return time.perf_counter() - begin
 
 
@@ -38,21 +35,16 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     count = options.episodes * len(open_benchmark({"name": NAME}).tasks())
+    common = ("--episodes", str(options.episodes), "--workers", str(options.workers))
     rows = []
     with tempfile.TemporaryDirectory() as name:
         data = Path(name) / "data"
-        spent = seconds(lambda: record(NAME, data, options.episodes, workers=options.workers))
+        spent = seconds("record", NAME, str(data), *common)
         size = sum(p.stat().st_size for p in data.rglob("*.tar")) / count
         rows.append(("record expert demonstrations", count, spent, f"{size / 1e3:.0f}"))
-        for who in (options.policy, Path("expert")):
-            spent = seconds(
-                lambda who=who: run_eval(
-                    who, {"name": NAME}, [], None, options.episodes, SEED, None, 50, [],
-                    workers=options.workers,
-                )
-            )  # fmt: skip
-            label = "evaluate the expert" if str(who) == "expert" else "evaluate the policy"
-            rows.append((label, count, spent, ""))
+        for label, who in (("the policy", str(options.policy)), ("the expert", "expert")):
+            spent = seconds("eval", who, "--benchmark", NAME, *common)
+            rows.append((f"evaluate {label}", count, spent, ""))
     lines = [
         {
             "command": label,

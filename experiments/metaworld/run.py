@@ -91,9 +91,9 @@ def tables() -> dict[str, str]:
 def main() -> None:
     """Train, choose, evaluate, write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--heads", nargs="+", default=["regression", "token_extra"])
+    parser.add_argument("--heads", nargs="+", default=["regression"])
     parser.add_argument("--episodes", type=int, default=20)
-    parser.add_argument("--control-episodes", type=int, default=5)
+    parser.add_argument("--control-episodes", type=int, default=2)
     options = parser.parse_args()
     found = [trained(head) for head in options.heads]
     write_table(HERE / "heldout.csv", [line for _, line in found])
