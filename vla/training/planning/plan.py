@@ -175,7 +175,7 @@ class _State:
 def _state(config: RunConfig, survey: Survey, strategy: str, count: int) -> _State:
     trained = survey.step.trained
     of_weights, _, of_states = (divide(count) for divide in _SHARDED[strategy])
-    averaged = any(split(entry)[0] == "ema" for entry in config.callbacks)
+    averaged = any(split(entry, "callbacks")[0] == "ema" for entry in config.callbacks)
     gathered = 0.0
     if of_weights > 1:
         root = survey.weights - sum(size for size, _ in survey.layers)
