@@ -68,3 +68,10 @@ def test_numbers_beyond_the_space_are_clipped_and_choices_rounded() -> None:
     assert VectorActions(SPACES["matrix"], 5.0).decode(np.full(4, 9.0)).tolist() == [[2, 2]] * 2
     wide = VectorActions(Box(-np.finfo(np.float32).max, np.inf, (1,)), 5.0)
     assert wide.space.low == (-np.inf,) and wide.decode(np.array([1e12])) == np.float32(1e12)
+
+
+def test_without_clipping_numbers_have_no_bounds_and_choices_keep_theirs() -> None:
+    joints = VectorActions(Box(-1, 1, (2,)), 50.0, clip=False)
+    assert joints.space.low == (-np.inf,) * 2 and joints.space.high == (np.inf,) * 2
+    assert joints.decode(np.array([-1.5, 1.16])).tolist() == pytest.approx([-1.5, 1.16])
+    assert VectorActions(Discrete(4), 5.0, clip=False).decode(np.array([99.0])) == 3

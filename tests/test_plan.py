@@ -123,6 +123,8 @@ def test_gpus_share_memory_as_their_strategy_says_and_the_largest_batch_fills_it
     assert fsdp.gathered > 0 and planned(4, "deepspeed_stage_2").gradients < one.gradients
     assert (one.rows_per_gpu, ddp.rows_per_gpu) == (32, 8)
     assert ddp.steps_per_second == pytest.approx(4 * one.steps_per_second)
+    averaged = replace(config, callbacks=["EarlyStopping", {"name": "ema", "decay": 0.99}])
+    assert plan(averaged, survey, "a100").weights == 2 * plan(config, survey, "a100").weights
     slow = planned(1, "auto", accumulate_grad_batches=3)
     assert slow.hours == pytest.approx(3 * one.hours) and slow.total >= one.total
     for found in (one, ddp, fsdp, slow):

@@ -64,6 +64,8 @@ def test_patches_replace_the_first_stage() -> None:
     assert encoder(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, 16, 32)
     with pytest.raises(ValueError, match=r"image_size=36: must be a multiple of 8"):
         ConvEncoder((16, 32), (0, 0), 36, patch=4)
+    with pytest.raises(ValueError, match=r"widths=\[4, 32\]: must be multiples of 8"):
+        ConvEncoder((4, 32), (0, 0), 32)
     with pytest.raises(ValueError, match=r"vision\.patch=1: at least 2"):
         ConvEncoder((16, 32), (0, 0), 32, patch=1)
 

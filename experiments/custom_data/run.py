@@ -125,7 +125,9 @@ def table(rows: list[dict[str, str]]) -> str:
         name, _, part = row["who"].partition(", ")
         predictor = row["start"] if name == "policy" else name
         share = 100 * float(row["l1"]) / float(row["range"])
-        cells[row["data"], predictor, part or "next"][row["seed"]].append(share)
+        again = row["data"].endswith("_previous") and name != "policy"  # as without "_previous"
+        if not again:
+            cells[row["data"], predictor, part or "next"][row["seed"]].append(share)
     lines = []
     for data, predictor in dict.fromkeys(k[:2] for k in cells):
         shown = []

@@ -77,6 +77,9 @@ class GymBenchmark(Benchmark):
         # episode, of reward or of an entry of info; null: {return: sum reward}.
         scores: dict[str, str] | None = None,
         rate_hz: float | None = None,  # actions per second; null: the environment's render_fps
+        # Bound numbers in actions as the environment's action space says. false where that space is
+        # too narrow, e.g. gym-aloha's, whose joint angles exceed its -1 to 1.
+        clip_actions: bool = True,
         # "module:name" of a function or class without arguments that gives one episode's expert:
         # (environment, observation) -> the environment's own action. null: none.
         expert: str | None = None,
@@ -89,7 +92,7 @@ class GymBenchmark(Benchmark):
         self.success = Success(success, success_reward, success_return, success_at)
         self.scores = parse_scores({"return": "sum reward"} if scores is None else scores)
         self.metrics = tuple(self.scores)
-        self.rate_hz, self.expert_path = rate_hz, expert
+        self.rate_hz, self.expert_path, self.clip_actions = rate_hz, expert, clip_actions
         for name in self.names:
             if policy_cameras and name not in policy_cameras:
                 raise ConfigError(
@@ -125,7 +128,7 @@ class GymBenchmark(Benchmark):
     def _actions(self, env: gym.Env[Any, Any]) -> VectorActions:
         rate = float(self.rate_hz or env.metadata.get("render_fps") or RATE_HZ)
         try:
-            return VectorActions(env.action_space, rate)
+            return VectorActions(env.action_space, rate, self.clip_actions)
         except ValueError as error:
             raise ConfigError(f"benchmark.id={self.id!r}: {error}") from error
 

@@ -17,6 +17,11 @@ class VectorActions:
     A choice (``Discrete``, ``MultiDiscrete``, ``MultiBinary``) is a whole-number dimension: a
     token head has one token for each of its values. ``Dict`` and ``Tuple`` spaces are joined.
 
+    Args:
+        native: the environment's action space.
+        rate_hz: control rate.
+        clip: bound numbers as the environment declares; else they have no bounds.
+
     Attributes:
         space: names, bounds and kinds of the dimensions.
 
@@ -24,12 +29,12 @@ class VectorActions:
         ValueError: a space of another kind, or without any number.
     """
 
-    def __init__(self, native: gym.Space[Any], rate_hz: float) -> None:
-        self.native, self.leaves = native, list(_leaves(native))
+    def __init__(self, native: gym.Space[Any], rate_hz: float, clip: bool = True) -> None:
+        self.native, self.leaves, self.clip = native, list(_leaves(native)), clip
         names: list[str] = []
         lows, highs, whole = [], [], []
         for name, leaf in self.leaves:
-            low, high = _bounds(leaf)
+            low, high = self._bounds(leaf)
             stem = name or "action"
             one = bool(name) and low.size == 1
             names += [stem] if one else [f"{stem}_{k}" for k in range(low.size)]
@@ -48,11 +53,17 @@ class VectorActions:
         units, kinds = ("env",) * len(names), (tuple(binary), rate_hz, tuple(integer))
         self.space = ActionSpace(tuple(names), units, lowest, highest, *kinds)
 
+    def _bounds(self, leaf: gym.Space[Any]) -> tuple[np.ndarray, np.ndarray]:
+        low, high = _bounds(leaf)
+        if _is_real(leaf) and not self.clip:
+            return np.full_like(low, -np.inf), np.full_like(high, np.inf)
+        return low, high
+
     def decode(self, action: np.ndarray) -> Any:
         """The environment's own action of a vector (A,); numbers are clipped to the bounds."""
         parts, at = {}, 0
         for name, leaf in self.leaves:
-            low, high = _bounds(leaf)
+            low, high = self._bounds(leaf)
             values = np.clip(np.asarray(action, np.float64)[at : at + low.size], low, high)
             at += low.size
             parts[name] = _native(leaf, values)

@@ -38,8 +38,8 @@ class ConvEncoder(nn.Module):
     on little data (measured).
 
     Raises:
-        ValueError: ``widths`` and ``blocks`` differ in length, ``patch`` is below 2, or
-            ``image_size`` is no multiple.
+        ValueError: ``widths`` and ``blocks`` differ in length, a width is no multiple of 8,
+            ``patch`` is below 2, or ``image_size`` is no multiple.
     """
 
     def __init__(
@@ -57,6 +57,8 @@ class ConvEncoder(nn.Module):
             raise ValueError(
                 f"vision: widths {list(widths)} and blocks {list(blocks)} must have the same length"
             )
+        if any(width % 8 or width < 8 for width in widths):
+            raise ValueError(f"vision.widths={list(widths)}: must be multiples of 8")
         if patch < 2:
             raise ValueError(f"vision.patch={patch}: at least 2")
         reduction = patch * 2 ** (len(widths) - 1)
