@@ -28,6 +28,9 @@ def test_the_tiers_and_the_published_averages_are_those_of_the_papers() -> None:
     assert Counter(t.group for t in tasks) == {"easy": 28, "medium": 11, "hard": 6, "very_hard": 5}
     texts = {t.id: t.instruction for t in tasks}
     assert len(set(texts.values())) == 50 and texts["push"] != texts["push-back"]
+    shared = open_benchmark({"name": NAME, "instructions": "published"}).tasks()
+    assert [t.id for t in shared] == list(texts) and len({t.instruction for t in shared}) == 49
+    assert {t.instruction for t in shared if t.id.startswith("push-b")} == {texts["push"]}
     rows = {row.model: row.shares for row in benchmark.published()}
     averages = {m: round(s["published average"], 1) for m, s in rows.items()}
     assert averages["SmolVLA 0.45B"] == 57.3 and averages["pi0 3.5B"] == 47.9

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import warnings
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +39,8 @@ def _weights(by_task: bool) -> dict[str, float]:
 class MetaWorldMT50(Benchmark):
     """50 tasks in four tiers (groups). The first success at any step ends an episode.
 
-    Instructions are those of LeRobot, except that push-back has a text of its own.
+    Instructions are those of LeRobot, except that push-back has a text of its own
+    (``instructions``).
 
     Raises:
         ConfigError: an option is out of range, or the policy uses several cameras.
@@ -61,6 +63,8 @@ class MetaWorldMT50(Benchmark):
         # fast: no shadows, reflections and multisampling (10 times as fast); published: as shipped
         images: Literal["fast", "published"] = "fast",
         max_steps: int = MAX_STEPS,  # control steps of an episode, 1 to 500
+        # corrected: push-back has its own text; published: that of push, as in the public data set
+        instructions: Literal["corrected", "published"] = "corrected",
         *,
         policy_cameras: tuple[str, ...] = (),  # the policy's camera, which names the image
     ) -> None:
@@ -74,10 +78,14 @@ class MetaWorldMT50(Benchmark):
             )
         self.size, self.images, self.max_steps = size, images, max_steps
         self.camera = policy_cameras[0] if policy_cameras else "corner2"
+        self.instructions = instructions
 
     def tasks(self) -> list[Task]:
         """The 50 tasks, by tier."""
-        return list(_tasks())
+        if self.instructions == "corrected":
+            return list(_tasks())
+        text = next(t.instruction for t in _tasks() if t.id == "push")
+        return [replace(t, instruction=text) if t.id == "push-back" else t for t in _tasks()]
 
     def make_env(self, task: Task) -> gym.Env[Any, Any]:
         """The environment of one task."""
