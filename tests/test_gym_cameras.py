@@ -178,6 +178,13 @@ def test_actions_that_do_not_fit_are_named(capsys: Any) -> None:
     assert not capsys.readouterr().err
     check_actions(space("xyz", -2, 1), space("abc", -1, 1), "sim")
     assert "x: -2 to 1, sim takes -1 to 1" in capsys.readouterr().err
+    endless, sim = space("xyz", -np.inf, np.inf), space("abc", -1, 1)
+    check_actions(endless, sim, "sim", recorded={"q01": [-1, 0, 0], "q99": [0, 1, 1]})
+    check_actions(endless, space("abc", -np.inf, np.inf), "sim")
+    assert not capsys.readouterr().err
+    check_actions(endless, sim, "sim", recorded={"q01": [-1, 0, 0], "q99": [0, 1.2, 1]})
+    printed = capsys.readouterr().err
+    assert "y: 0 to 1.2, sim takes -1 to 1; clip_actions=false" in printed and "x:" not in printed
     for ours, theirs, message in (
         (space("xyz", -1, 1), space("zyx", -1, 1), "takes the actions in the order z, y, x"),
         (space("xyz", 100, 200), space("abc", -1, 1), "outside the bounds of sim .x: 100 to 200"),

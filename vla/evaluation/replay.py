@@ -62,7 +62,10 @@ def replay(
         raise DataError(f"{data}: not recorded in a benchmark; name one with --benchmark or --env")
     cameras = tuple((names or {}).get(camera, camera) for camera in manifest.cameras)
     benchmark = open_benchmark(config, cameras)
-    check_actions(manifest.action_space, benchmark.action_space, benchmark.name, str(data))
+    recorded = manifest.statistics.get("actions")
+    check_actions(
+        manifest.action_space, benchmark.action_space, benchmark.name, str(data), recorded
+    )
     env: gym.Env[Any, Any] | None = None
     task: Task | None = None
     results, differences, videos = [], [], []

@@ -195,7 +195,8 @@ def evaluate(
         if missing is not None:
             raise DataError(f"{benchmark.name}: task {missing!r} has no scripted expert")
     else:
-        check_actions(policy.spec.action_space, benchmark.action_space, benchmark.name)
+        spec, recorded = policy.spec, policy.spec.statistics.get("actions")
+        check_actions(spec.action_space, benchmark.action_space, benchmark.name, recorded=recorded)
         actor = runner = PolicyRunner(policy, execution)
         about["execution"] = asdict(runner.execution)
         if latency is not None:
