@@ -29,6 +29,8 @@ SCRIPTS = (
     "gpu/run.py",
     "latency/run.py",
     "step_speed/run.py",
+    "metaworld/run.py",
+    "gymnasium/run.py",
 )
 
 

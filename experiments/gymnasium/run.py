@@ -1,0 +1,113 @@
+"""BabyAI and gym-aloha through ``vla record``, ``vla train`` and ``vla eval``.
+
+Needs `.[minigrid]` and `gym-aloha`. Writes results.csv and the README's table; finished steps are
+skipped.
+Usage: python experiments/gymnasium/run.py [--only babyai aloha]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla.evaluation.results import read_results
+from vla.evaluation.statistics import wilson
+from vla.utils.csv_tables import markdown, put, read_table, write_table
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+ALOHA = [
+    "id=gym_aloha:gym_aloha/AlohaTransferCube-v0",
+    "instruction=transfer the cube",
+    "options.obs_type=pixels_agent_pos",
+    "wrappers=[aloha:TopCamera]",
+    "clip_actions=false",
+    "expert=aloha:Expert",
+]
+# Command that records, configuration of training, benchmark with its options, episodes a task.
+PARTS: dict[str, tuple[list[str], Path, list[str], int]] = {
+    "babyai": (
+        ["pack", str(ROOT / "configs" / "pack" / "babyai.yaml"), "runs/babyai/data"],
+        ROOT / "configs" / "babyai.yaml",
+        ["babyai", "levels=[GoToObj,GoToLocal]"],
+        100,
+    ),
+    "aloha": (
+        ["record", "gym", "runs/aloha/data", "--episodes", "50", *ALOHA],
+        HERE / "aloha.yaml",
+        ["gym", *ALOHA],
+        50,
+    ),
+}
+
+
+def vla(*command: str) -> None:
+    """Run a command of vla; the experts are found in this folder."""
+    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    environment = os.environ | {"PYTHONPATH": path}
+    subprocess.run([sys.executable, "-m", "vla", *command], check=True, env=environment)
+
+
+def evaluated(part: str, label: str, who: str, out: Path) -> list[dict[str, Any]]:
+    """Lines of results.csv, one per task."""
+    name, *options = PARTS[part][2]
+    count = ["--episodes", str(PARTS[part][3]), "--workers", "1"]
+    if not (out / "results.json").is_file():
+        vla("eval", who, "--benchmark", name, *options, *count, "--out", str(out))
+    found, lines = read_results(out / "results.json"), []
+    for task in dict.fromkeys(r.task for r in found):
+        own = [r for r in found if r.task == task]
+        wins = sum(r.success for r in own)
+        low, high = wilson(wins, len(own))
+        lines.append(
+            {
+                "task": task.split("/")[-1],
+                "policy": label,
+                "episodes": str(len(own)),
+                "success": f"{100 * wins / len(own):.1f}",
+                "low": f"{100 * low:.1f}",
+                "high": f"{100 * high:.1f}",
+                "steps": f"{np.mean([r.steps for r in own]):.0f}",
+            }
+        )
+    return lines
+
+
+def tables() -> dict[str, str]:
+    """The README's table, from results.csv."""
+    titles = ["task", "policy", "episodes", "success, %", "95 % interval", "mean steps"]
+    lines = [
+        [*list(r.values())[:4], f"{r['low']} to {r['high']}", r["steps"]]
+        for r in read_table(HERE / "results.csv")
+    ]
+    return {"table": markdown(titles, lines)}
+
+
+def main() -> None:
+    """Record, train, evaluate; write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    options = parser.parse_args()
+    path = HERE / "results.csv"
+    rows = read_table(path) if path.is_file() else []
+    for part in options.only:
+        recording, config = PARTS[part][:2]
+        vla(*recording)
+        vla("train", str(config))
+        for label, who in (("expert", "expert"), ("trained", f"runs/{part}/policy/policy")):
+            out = Path("runs") / part / f"eval_{label}"
+            new = evaluated(part, label, who, out)
+            known = {(r["task"], r["policy"]) for r in new}
+            rows = [r for r in rows if (r["task"], r["policy"]) not in known] + new
+            write_table(path, rows)
+    put(HERE / "README.md", "table", tables()["table"])
+
+
+if __name__ == "__main__":
+    main()
