@@ -7,7 +7,6 @@ Usage: python experiments/gpu/run.py [--table]
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -99,15 +98,7 @@ def tables() -> dict[str, str]:
         "ms an action",
         "GiB",
     ]
-    waited, free = json.loads((HERE / "loop.json").read_text())
-    both = {"a step": (waited["step_ms"], free["step_ms"])} | {
-        p: (v, free["parts_ms"][p]) for p, v in waited["parts_ms"].items()
-    }
-    parts = [[part, f"{a:.0f}", f"{b:.0f}"] for part, (a, b) in both.items()]
-    return {
-        "costs": markdown(header, rows),
-        "loop": markdown(["part", "ms, synchronised", "ms, as it runs"], parts),
-    }
+    return {"costs": markdown(header, rows)}
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from vla.training.run import RunConfig, train
 from vla.utils.csv_tables import markdown, put, read_table, write_table
 
 HERE = Path(__file__).parent
+SUMS = ("successes", "episodes")  # columns of success.csv
 G1 = HERE.parents[2] / "shared" / "realdata" / "g1_lerobot21"
 MAPPING = (
     "source.mapping.size=64",
@@ -50,8 +51,14 @@ def tables() -> dict[str, str]:
     test = mcnemar_of_pairs(after.tolist(), before.tolist())
     paired = [str(test[k]) for k in ("n", "only_theirs", "only_ours")] + [f"{test['p']:.2g}"]
     g1 = [[r["prediction"], f"{100 * float(r['error']):.2f}"] for r in read_table(HERE / "g1.csv")]
+    rows = read_table(HERE / "success.csv", SUCCESS)
+    totals = [
+        {"recipe": name, "task": "all"}
+        | {c: str(sum(int(r[c]) for r in rows if r["recipe"] == name)) for c in SUMS}
+        for name in ("before", "after")
+    ]
     return {
-        "tabletop": success_table(read_table(HERE / "success.csv", SUCCESS)),
+        "tabletop": success_table(totals),
         "paired": markdown(["pairs", "only before", "only after", "p"], [paired]),
         "g1": markdown(["prediction", "error, % of range"], g1),
     }
