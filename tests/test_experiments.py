@@ -30,6 +30,7 @@ SCRIPTS = (
     "latency/run.py",
     "step_speed/run.py",
     "metaworld/run.py",
+    "metaworld/instructions.py",
     "gymnasium/run.py",
 )
 
