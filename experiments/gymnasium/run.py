@@ -46,6 +46,15 @@ PARTS: dict[str, tuple[list[str], Path, list[str], int]] = {
     ),
 }
 
+# Policy -> changes of the configuration.
+TRAINED: dict[str, dict[str, list[str]]] = {
+    "babyai": {"trained": []},
+    "aloha": {
+        "trained": [],
+        "trained, chunks of 30": ["data.window.horizon=30", "execution.horizon=30"],
+    },
+}
+
 
 def vla(*command: str) -> None:
     """Run a command of vla; the experts are found in this folder."""
@@ -99,9 +108,13 @@ def main() -> None:
     for part in options.only:
         recording, config = PARTS[part][:2]
         vla(*recording)
-        vla("train", str(config))
-        for label, who in (("expert", "expert"), ("trained", f"runs/{part}/policy/policy")):
-            out = Path("runs") / part / f"eval_{label}"
+        policies = {"expert": "expert"}
+        for number, (label, changes) in enumerate(TRAINED[part].items()):
+            folder = f"runs/{part}/policy{number or ''}"
+            vla("train", str(config), *changes, f"output_dir={folder}")
+            policies[label] = f"{folder}/policy"
+        for label, who in policies.items():
+            out = Path("runs") / part / f"eval_{label.replace(', ', '_').replace(' ', '_')}"
             new = evaluated(part, label, who, out)
             known = {(r["task"], r["policy"]) for r in new}
             rows = [r for r in rows if (r["task"], r["policy"]) not in known] + new

@@ -41,7 +41,7 @@ def check_benchmark(config: RunConfig) -> None:
     found = _robot_data(config) if options.episodes else None
     if found is None:
         return
-    robot, described, cameras, space = found
+    robot, described, cameras, manifest = found
     try:
         benchmark = open_benchmark(described, cameras)
     except ConfigError:
@@ -50,7 +50,8 @@ def check_benchmark(config: RunConfig) -> None:
         return  # the data's benchmark is of a plug-in that is not installed here
     tasks = _select(benchmark, options.tasks)
     if options.benchmark:
-        check_actions(space, benchmark.action_space, benchmark.name, f"robot {robot}")
+        space, recorded = manifest.action_space, manifest.statistics.get("actions")
+        check_actions(space, benchmark.action_space, benchmark.name, f"robot {robot}", recorded)
         try:
             try_environment(benchmark, tasks[0])
         except Exception as error:  # libraries of simulators raise anything
@@ -60,7 +61,7 @@ def check_benchmark(config: RunConfig) -> None:
 
 
 def _robot_data(config: RunConfig) -> tuple[str, dict[str, Any], tuple[str, ...], Any] | None:
-    """Robot, benchmark, cameras and action space of the data that is evaluated; None: no data."""
+    """Robot, benchmark, cameras and manifest of the data that is evaluated; None: no data."""
     named = config.train.eval.described
     for name, folder in config.data.datasets.items():
         manifest = load_manifest(folder)
@@ -68,7 +69,7 @@ def _robot_data(config: RunConfig) -> tuple[str, dict[str, Any], tuple[str, ...]
         if manifest.kind == "episode" and described:
             cameras = camera_names(config.data, name, manifest)
             robot = config.data.robots.get(name, name)
-            return robot, described, cameras, manifest.action_space
+            return robot, described, cameras, manifest
     return None
 
 
