@@ -23,7 +23,7 @@ from vla.experiments.study.averages import (
 )
 from vla.experiments.study.config import StudyConfig, label_of, load_study
 from vla.experiments.study.reproduce import COLUMNS
-from vla.experiments.study.summaries import LATENCY, Results, read_results
+from vla.experiments.study.summaries import Results, read_results
 from vla.utils.csv_tables import markdown, put, read_table, write_table
 
 HERE = Path(__file__).parent
@@ -146,25 +146,6 @@ def heads() -> Rows:
     return rows
 
 
-def plans() -> Rows:
-    """With and without a plan before the action; time relative to the policy without, twice."""
-    folder = HERE / "chain_of_thought"
-    times = [
-        {r["recipe"]: float(r["times_first"]) for r in read_table(folder / name, LATENCY)}
-        for name in ("latency.csv", "latency_reproduced.csv")
-    ]
-    return [
-        {
-            "policy": _label("chain_of_thought", name),
-            "seen, %": f"{_percent('chain_of_thought', name, 'seen'):.1f}",
-            "multi-hop, %": f"{_percent('chain_of_thought', name, 'emergent'):.1f}",
-            "time ratio": f"{times[0][name]:.2f}",
-            "time ratio, again": f"{times[1][name]:.2f}",
-        }
-        for name in COMPARED["plans"]
-    ]
-
-
 def claims() -> Rows:
     """RT-2's claims with one number each; RT-2's numbers are in ``claims.yaml``."""
     best, new = ("ablation", "asked_long_hysteresis"), ("emergent/fresh", "asked_long_hysteresis")
@@ -217,7 +198,7 @@ HIDDEN = ("baseline", "emergent low", "emergent high", "tasks", "p of step 2")
 
 def tables() -> dict[str, str]:
     """Tables of the README by marker."""
-    rows = {f.__name__: f() for f in (claims, rt1, order, forgetting, heads, plans, reproduced)}
+    rows = {f.__name__: f() for f in (claims, rt1, order, forgetting, heads, reproduced)}
     baseline = _label("emergent", RT1)
     rows["rt1"] = [
         r

@@ -21,7 +21,7 @@ class LanguageTable(gym.Env):
                  font=cv2.FONT_HERSHEY_DUPLEX):
         assert block_mode is blocks.LanguageTableBlockVariants.BLOCK_8 and control_frequency == 10.0
         self.reward, self._camera_instrinsics = reward_factory(), (256.96, 0, 160.0, 1)
-        self._instruction_str = None
+        self._instruction_str, self._start_block = None, "red_moon"
         self.pybullet_client = SimpleNamespace(rendered=0)
         self.seed(seed)
         self.action_space = spaces.Box(low=-0.1, high=0.1, shape=(2,))
@@ -42,7 +42,14 @@ class LanguageTable(gym.Env):
         self._instruction_str = f"{np.random.choice(['push', 'slide'])} to {self.goal.round(3)}"
 
     def compute_state(self):
-        return {"to_goal": self.goal - self.place, "rgb": self._render_camera((180, 320))}
+        start, goal = np.array([0.376, 0.001]), np.array([0.6, 0.3048])
+        return {
+            "to_goal": self.goal - self.place,
+            "rgb": self._render_camera((180, 320)),
+            "effector_target_translation": self.place,
+            "effector_target_to_start_block_translation": start - self.place,
+            "effector_target_to_task_target_translation": goal - self.place,
+        }
 
     def step(self, action):
         assert np.abs(action).max() <= 0.1

@@ -120,14 +120,16 @@ def test_failed_attempts_are_repeated_with_other_seeds(coin: None) -> None:
 
 
 def test_recording_errors_name_the_task_and_the_fix(coin: None) -> None:
-    with pytest.raises(DataError, match="task 'never' failed in 3 attempts; increase attempts"):
+    with pytest.raises(DataError, match=r"task 'never' failed in 3 attempts .*increase"):
         BenchmarkSource({"name": "coin"}, 2, tasks=("never",), attempts=3)[0]
     with pytest.raises(DataError, match="coin: task 'manual' has no scripted expert"):
         BenchmarkSource({"name": "coin"}, 2)
     with pytest.raises(ValueError, match=r"no task or group 'heads'\. Choices: all, fair"):
         BenchmarkSource({"name": "coin"}, 2, tasks=("heads",))
-    with pytest.raises(DataError, match=f"evaluation begins at {SEED}"):
+    with pytest.raises(DataError, match=f"evaluation has those from {SEED} on"):
         BenchmarkSource({"name": "coin"}, 200_000, tasks=("fair",))
+    with pytest.raises(DataError, match="decrease seed"):
+        BenchmarkSource({"name": "coin"}, 1, tasks=("fair",), seed=SEED + 1)
 
 
 def test_the_expert_of_the_tabletop_is_recorded_as_well(tmp_path: Path) -> None:

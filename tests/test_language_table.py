@@ -160,6 +160,10 @@ def test_recordings_have_the_text_of_each_episode_and_no_path(checkout: Path) ->
     assert all(e.actions.shape == (len(e.images["rgb"]), 2) for e in episodes)
     assert decode_image(episodes[0].images["rgb"][0], "").shape == (180, 320, 3)
     assert str(checkout) not in str(source.describe())
+    plans = {plan for e in episodes for plan in e.plans}
+    assert plans == {"red moon 128 127 255 0"} and len(episodes[0].plans) == len(
+        episodes[0].actions
+    )
 
 
 @pytest.mark.slow

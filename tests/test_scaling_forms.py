@@ -96,7 +96,7 @@ def test_a_question_is_answered_from_finished_runs(ladder: Path) -> None:
         )
         return result.exit_code, result.output + str(result.exception or "")
 
-    assert "has no rows" in ask("success >= 0.6")[1]
+    assert "results.csv is missing" in ask("success >= 0.6")[1]
     out = Path(load_ladder(ladder, []).out)
     write_rows(out / "results.csv", made_rows(amounts=(250, 750, 2400)))
     code, text = ask("success >= 0.5", "amount=demonstrations", "rounds=2")

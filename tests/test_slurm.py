@@ -12,9 +12,30 @@ import pytest
 from training_runs import losses
 
 from vla.config import check
+from vla.errors import ConfigError
 from vla.policies.checkpoint import load_policy
 from vla.training.config import RunConfig
+from vla.training.run_folder import write_start
 from vla.training.slurm import submit
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loggers": ["no_such"]}, "no_such"),
+        ({"callbacks": [{"class_path": "no.Such"}]}, "no.Such"),
+        ({"optim": {"lr": 0.5}}, "another configuration"),
+    ],
+)
+def test_a_wrong_run_is_not_submitted(
+    tiny_run: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    folder = Path(str(tiny_run["output_dir"]))
+    (folder / "policy").mkdir(parents=True)
+    write_start(folder, check(tiny_run, RunConfig, ""))
+    with pytest.raises(ConfigError, match=message):
+        submit(check(tiny_run | change, RunConfig, ""), "local")
+    assert not (folder / ".slurm").exists()
 
 
 @pytest.mark.slow

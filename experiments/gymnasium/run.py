@@ -14,10 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vla.evaluation.results import read_results
-from vla.evaluation.statistics import wilson
+from vla.evaluation.statistics import summary
 from vla.utils.csv_tables import markdown, put, read_table, write_table
 
 HERE = Path(__file__).parent
@@ -60,7 +58,9 @@ def vla(*command: str) -> None:
     """Run a command of vla; the experts are found in this folder."""
     path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     environment = os.environ | {"PYTHONPATH": path}
-    subprocess.run([sys.executable, "-m", "vla", *command], check=True, env=environment)
+    done = subprocess.run([sys.executable, "-m", "vla", *command], check=False, env=environment)
+    if done.returncode:
+        sys.exit(done.returncode)  # the command has printed why
 
 
 def evaluated(part: str, label: str, who: str, out: Path) -> list[dict[str, Any]]:
@@ -69,23 +69,18 @@ def evaluated(part: str, label: str, who: str, out: Path) -> list[dict[str, Any]
     count = ["--episodes", str(PARTS[part][3]), "--workers", "1"]
     if not (out / "results.json").is_file():
         vla("eval", who, "--benchmark", name, *options, *count, "--out", str(out))
-    found, lines = read_results(out / "results.json"), []
-    for task in dict.fromkeys(r.task for r in found):
-        own = [r for r in found if r.task == task]
-        wins = sum(r.success for r in own)
-        low, high = wilson(wins, len(own))
-        lines.append(
-            {
-                "task": task.split("/")[-1],
-                "policy": label,
-                "episodes": str(len(own)),
-                "success": f"{100 * wins / len(own):.1f}",
-                "low": f"{100 * low:.1f}",
-                "high": f"{100 * high:.1f}",
-                "steps": f"{np.mean([r.steps for r in own]):.0f}",
-            }
-        )
-    return lines
+    found = summary(read_results(out / "results.json"))
+    found.pop("all", None)
+    return [
+        {
+            "task": task.split("/")[-1],
+            "policy": label,
+            "episodes": f"{row['n']:.0f}",
+            **{name: f"{100 * row[name]:.1f}" for name in ("success", "low", "high")},
+            "steps": f"{row['steps']:.0f}",
+        }
+        for task, row in found.items()
+    ]
 
 
 def tables() -> dict[str, str]:

@@ -102,7 +102,8 @@ def recorded(rounds: int, root: Path) -> list[dict[str, Any]]:
 
 
 def recorded_table(rows: list[dict[str, Any]]) -> str:
-    """Markdown table of the recordings."""
+    """Markdown table of the recordings at the largest size."""
+    largest = max(r["size"] for r in rows)
     lines = [
         [
             r["set"],
@@ -113,6 +114,7 @@ def recorded_table(rows: list[dict[str, Any]]) -> str:
             *against(r, o),
         ]
         for r in rows
+        if r["size"] == largest
         for o, what in OURS.items()
     ]
     return markdown(

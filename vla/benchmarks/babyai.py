@@ -13,6 +13,7 @@ import numpy as np
 from vla.benchmarks.gym import GymBenchmark, GymTask
 from vla.benchmarks.gym_make import require
 from vla.config import register
+from vla.errors import ConfigError
 
 LEVELS = ("GoToObj", "GoToRedBall", "GoToLocal", "PickupLoc", "OpenDoor")
 _WRAPPERS = {"agent": "RGBImgPartialObsWrapper", "room": "RGBImgObsWrapper"}
@@ -23,7 +24,8 @@ class BabyAI(GymBenchmark):
     """Levels of BabyAI: images, the mission as instruction, one of seven actions at each step.
 
     Raises:
-        ConfigError: the package minigrid is missing, or has no such level.
+        ConfigError: the package minigrid is missing, or has no such level; or an option is out of
+            range.
     """
 
     name = "babyai"
@@ -32,11 +34,15 @@ class BabyAI(GymBenchmark):
         self,
         levels: tuple[str, ...] = LEVELS,  # names without "BabyAI-" and "-v0"
         view: Literal["agent", "room"] = "agent",  # the 7 x 7 tiles ahead, or the whole room
-        tile_size: int = 8,  # side of a tile in the images, px
+        tile_size: int = 8,  # side of a tile in the images, px, 1 to 64
         *,
         policy_cameras: tuple[str, ...] = (),
     ) -> None:
         require("minigrid", "minigrid")
+        if not levels:
+            raise ConfigError(f"benchmark.levels: expected some of {', '.join(LEVELS)}")
+        if not 1 <= tile_size <= 64:
+            raise ConfigError(f"benchmark.tile_size: expected 1 to 64, got {tile_size}")
         wrapper = f"minigrid.wrappers:{_WRAPPERS[view]}"
         super().__init__(
             _id(levels[0]),

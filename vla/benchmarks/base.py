@@ -73,7 +73,8 @@ class Benchmark(ABC):
     str}``, and ``"state": (P,) float32`` if the robot measures one. The images may be a mapping
     that renders an image when it is read (``vla.benchmarks.lazy_images``). Actions are (A,) in
     robot units. ``info["success"]`` of an episode's last step is its result. A benchmark in which
-    any step may succeed ends the episode then, or keeps the value.
+    any step may succeed ends the episode then, or keeps the value. ``info["plan"]``, if there is
+    one, becomes the plan of recorded demonstrations; policies do not see it.
 
     ``reset(seed=...)`` alone determines an episode. Evaluation uses consecutive seeds, so a
     benchmark with N fixed initial states takes number ``seed % N``.

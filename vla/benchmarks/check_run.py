@@ -16,6 +16,7 @@ from vla.data.images import decode_image
 from vla.data.packed import PackedFolder, open_packed
 from vla.data.samples import read_frame, read_json, read_steps
 from vla.errors import DataError
+from vla.evaluation.checked_env import CheckedEnvironment
 from vla.evaluation.rollout import open_benchmark
 from vla.inference.exported_bound import open_policy
 from vla.policies.spec import RobotSpec
@@ -84,7 +85,7 @@ def run_checks(
 
 def _of_policy(benchmark: Benchmark, task: Task, spec: RobotSpec) -> Iterator[Check]:
     yield from compare_actions(spec.action_space, benchmark.action_space, "policy")
-    with closing(benchmark.make_env(task)) as env:
+    with closing(CheckedEnvironment(benchmark, task)) as env:
         yield from compare_inputs(env, spec.cameras, spec.state_dim, "policy")
 
 
@@ -94,7 +95,7 @@ def _of_data(benchmark: Benchmark, task: Task, folder: Path) -> Iterator[Check]:
     if manifest.action_space is None:
         raise DataError(f"{folder}: image-text data has no actions; choose recorded robot data")
     yield from compare_actions(manifest.action_space, benchmark.action_space, "data")
-    with closing(benchmark.make_env(task)) as env:
+    with closing(CheckedEnvironment(benchmark, task)) as env:
         state = read_steps(next(packed.samples())).get("state", np.zeros((1, 0)))
         yield from compare_inputs(env, manifest.cameras, state.shape[1], "data")
         first = env.reset(seed=SEED)[0]["images"]

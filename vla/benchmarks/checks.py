@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from vla.benchmarks.base import SEED, Benchmark, Check, Task
+from vla.evaluation.checked_env import CheckedEnvironment
 from vla.types import ActionSpace
 
 _STEPS = 1  # of the episodes with random actions
@@ -22,7 +23,7 @@ def checks_of(benchmark: Benchmark, task: Task, attempts: int) -> Iterator[Check
     Args:
         attempts: largest number of episodes in which the expert may succeed; 0: it is not tried.
     """
-    with closing(benchmark.make_env(task)) as env:
+    with closing(CheckedEnvironment(benchmark, task)) as env:
         yield from _repeats(benchmark, env)
         yield _bounds(benchmark, env)
         if attempts:
@@ -78,7 +79,7 @@ def _bounds(benchmark: Benchmark, env: gym.Env[Any, Any]) -> Check:
     )
 
 
-def _expert(benchmark: Benchmark, task: Task, env: gym.Env[Any, Any], attempts: int) -> Check:
+def _expert(benchmark: Benchmark, task: Task, env: CheckedEnvironment, attempts: int) -> Check:
     """The scripted expert reaches success."""
     expected = f"the expert succeeds once in {attempts} episodes"
     for attempt in range(attempts):
@@ -89,7 +90,8 @@ def _expert(benchmark: Benchmark, task: Task, env: gym.Env[Any, Any], attempts: 
         info: dict[str, Any] = {}
         steps, ended = 0, False
         while not ended:
-            observation, _, terminated, truncated, info = env.step(expert(env, observation))
+            action = env.expert_action(expert, observation)
+            observation, _, terminated, truncated, info = env.step(action)
             steps, ended = steps + 1, terminated or truncated
         if info.get("success"):
             found = f"episode {attempt + 1}, {steps} of {benchmark.max_steps} steps"

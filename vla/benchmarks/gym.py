@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,6 +93,8 @@ class GymBenchmark(Benchmark):
         self.success = Success(success, success_reward, success_return, success_at)
         self.scores = parse_scores({"return": "sum reward"} if scores is None else scores)
         self.metrics = tuple(self.scores)
+        if rate_hz is not None and not 0 < rate_hz < math.inf:
+            raise ConfigError(f"benchmark.rate_hz: expected a number above 0, got {rate_hz:g}")
         self.rate_hz, self.expert_path, self.clip_actions = rate_hz, expert, clip_actions
         for name in self.names:
             if policy_cameras and name not in policy_cameras:

@@ -31,7 +31,9 @@ def make_environment(
     for k, entry in enumerate(wrappers):
         arguments = dict(entry) if isinstance(entry, Mapping) else {"wrapper": entry}
         where, path = f"benchmark.wrappers[{k}]", arguments.pop("wrapper", None)
-        wrapper = imported(str(path), where)
+        if not isinstance(path, str):
+            raise ConfigError(f"{where}.wrapper: expected module:Class, got {entry!r}")
+        wrapper = imported(path, where)
         try:
             env = wrapper(env, **arguments)
         except Exception as error:  # constructors of wrappers raise any exception

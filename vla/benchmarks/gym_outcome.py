@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium as gym
 
-from vla.errors import ConfigError
+from vla.errors import ConfigError, EnvironmentFailed
 from vla.utils.notes import note
 
 Timing = Literal["last", "any"]
@@ -54,6 +55,7 @@ class OutcomeEnvironment(gym.Wrapper[Any, Any, Any, Any]):
     Raises:
         ConfigError: (by ``step``) ``info`` has no entry that the success or a score names, or it
             is no number.
+        EnvironmentFailed: (by ``step``) such an entry is NaN.
     """
 
     def __init__(
@@ -127,10 +129,13 @@ class OutcomeEnvironment(gym.Wrapper[Any, Any, Any, Any]):
         for key in name.split("/"):
             found = found.get(key) if isinstance(found, Mapping) else None
         try:
-            return float(found)  # type: ignore[arg-type]
+            number = float(found)  # type: ignore[arg-type]
         except (TypeError, ValueError):
             known = ", ".join(map(str, info)) or "nothing"
             raise ConfigError(
                 f"{self.id}: info[{name!r}] is no number ({found!r}); info has {known}; name "
                 "another entry in success or scores, or 'reward'"
             ) from None
+        if math.isnan(number):
+            raise EnvironmentFailed(f"info[{name!r}] is nan, expected a number")
+        return number

@@ -12,7 +12,14 @@ import numpy as np
 from vla.benchmarks.gym_actions import VectorActions
 from vla.benchmarks.lazy_images import LazyImages
 from vla.errors import ConfigError, EnvironmentFailed
-from vla.policies.names import find_name, flatten, image_fields, joined_state, match_cameras
+from vla.policies.names import (
+    NotFinite,
+    find_name,
+    flatten,
+    image_fields,
+    joined_state,
+    match_cameras,
+)
 from vla.policies.observations import rgb_image
 from vla.utils.notes import note
 
@@ -93,6 +100,8 @@ class ImageEnvironment(gym.Wrapper[dict[str, Any], np.ndarray, Any, Any]):
     def _convert(self, observation: Any, info: Mapping[str, Any]) -> dict[str, Any]:
         try:
             return self._converted(named_fields(observation), info)
+        except NotFinite as error:
+            raise EnvironmentFailed(str(error)) from error
         except ValueError as error:
             raise ConfigError(f"{self.id}: {error}") from error
 

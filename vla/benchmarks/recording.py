@@ -8,7 +8,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from vla.benchmarks.base import SEED, Benchmark, Expert, Task
@@ -18,6 +17,7 @@ from vla.data.manifest import Manifest
 from vla.data.pack import pack
 from vla.data.source import Source
 from vla.errors import DataError
+from vla.evaluation.checked_env import CheckedEnvironment
 from vla.types import Episode
 
 IN_A_ROW = 5  # episodes of a task in a row in recordings of ``vla record``
@@ -43,7 +43,7 @@ class BenchmarkSource(Source):
         if in_a_row < 1:
             raise DataError(f"in_a_row: expected at least 1, got {in_a_row}")
         self.in_a_row = in_a_row
-        self._open: tuple[Task, gym.Env[Any, Any]] | None = None
+        self._open: tuple[Task, CheckedEnvironment] | None = None
         self.config, self.episodes, self.task_names = dict(benchmark), episodes, tuple(tasks)
         self.seed, self.attempts = seed, attempts
         self._benchmark: Benchmark = build("benchmark", self.config, "benchmark")
@@ -52,12 +52,12 @@ class BenchmarkSource(Source):
         for task in self.tasks:
             self._expert(task)
         self._rounds = math.ceil(episodes / len(self.tasks))
-        if seed <= SEED < seed + attempts * self._rounds:
+        if seed + attempts * self._rounds > SEED:
             raise DataError(
                 f"recording would use seeds {seed} to {seed + attempts * self._rounds - 1}, and "
-                f"evaluation begins at {SEED}; decrease episodes or attempts, or change seed"
+                f"evaluation has those from {SEED} on; decrease seed, episodes or attempts"
             )
-        with closing(self._benchmark.make_env(self.tasks[0])) as env:
+        with closing(CheckedEnvironment(self._benchmark, self.tasks[0])) as env:
             images = list(env.reset(seed=seed)[0]["images"].values())
         sizes = {image.shape[:2] for image in images}
         self.image_size = next(iter(sizes)) if len(sizes) == 1 else (0, 0)
@@ -82,7 +82,8 @@ class BenchmarkSource(Source):
                     return episode
             raise DataError(
                 f"episode {index}: the expert of task {task.id!r} failed in {self.attempts} "
-                "attempts; increase attempts or leave out the task"
+                f"attempts (the last had seed {seed}); leave out the task, or increase attempts in "
+                "a pack file"
             )
         except BaseException:
             is_last = True
@@ -100,11 +101,11 @@ class BenchmarkSource(Source):
         number, turn = divmod(rest, row)
         return self.tasks[number], first + turn, turn == row - 1
 
-    def _environment(self, task: Task) -> gym.Env[Any, Any]:
+    def _environment(self, task: Task) -> CheckedEnvironment:
         """The open environment if it has this task, else a new one."""
         if self._open is None or self._open[0] != task:
             self._close()
-            self._open = task, self._benchmark.make_env(task)
+            self._open = task, CheckedEnvironment(self._benchmark, task)
         return self._open[1]
 
     def _close(self) -> None:
@@ -112,19 +113,20 @@ class BenchmarkSource(Source):
             self._open[1].close()
             self._open = None
 
-    def _record(self, index: int, env: gym.Env[Any, Any], task: Task, seed: int) -> Episode | None:
+    def _record(self, index: int, env: CheckedEnvironment, task: Task, seed: int) -> Episode | None:
         """One episode, or None if it is not successful."""
         expert, benchmark = self._expert(task), self._benchmark
         observation, info = env.reset(seed=seed)
         instruction = str(observation["instruction"])
         images: dict[str, list[bytes]] = {camera: [] for camera in observation["images"]}
-        actions, states, rewards, ended = [], [], [], False
+        actions, states, rewards, plans, ended = [], [], [], [], False
         while not ended:
             for camera, image in observation["images"].items():
                 images[camera].append(encode_image(image))
             if "state" in observation:
                 states.append(observation["state"])
-            action = np.asarray(expert(env, observation), np.float32)
+            plans.append(str(info.get("plan", "")))
+            action = env.expert_action(expert, observation)
             observation, reward, terminated, truncated, info = env.step(action)
             actions.append(action)
             rewards.append(float(reward))
@@ -138,6 +140,7 @@ class BenchmarkSource(Source):
             actions=np.array(actions, np.float32),
             state=np.array(states, np.float32) if states else None,
             rewards=np.array(rewards, np.float32),
+            plans=plans if any(plans) else [],
             robot=benchmark.name,
             fps=benchmark.action_space.rate_hz,
             source="expert",

@@ -28,7 +28,7 @@ from vla.errors import TrainingInterrupted
 
 INPUT_ERROR, DEFECT, INTERRUPTED = 2, 70, 130
 AGAIN = 0.05  # seconds until an interrupt that Python discarded is sent again
-_RESUMABLE = ("pack", "train", "demo", "scale", "study")  # a repeated call continues
+_RESUMABLE = ("pack", "record", "train", "demo", "scale", "study")  # a repeated call continues
 _PACKAGE = str(Path(vla.__file__).parent)
 _LIBRARIES = tuple(
     {sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")} - {_PACKAGE}
@@ -121,7 +121,8 @@ def _interrupts() -> Iterator[list[int]]:
 
 def _interruption() -> str:
     verb = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    return f"interrupted{'; the same command continues' if verb in _RESUMABLE else ''}"
+    saved = verb == "eval" and any(word.startswith("--out") for word in sys.argv)
+    return f"interrupted{'; the same command continues' if saved or verb in _RESUMABLE else ''}"
 
 
 def _stop(message: str, code: int) -> NoReturn:

@@ -85,7 +85,7 @@ def record(
     benchmark: Annotated[str, typer.Argument(help="name of a benchmark with experts")],
     out: Annotated[Path, typer.Argument(help="folder for the shards")],
     overrides: BenchmarkOverrides = None,
-    episodes: Annotated[int, typer.Option(min=1, help="episodes per task")] = 50,
+    episodes: Annotated[int, typer.Option(min=1, max=100_000, help="episodes per task")] = 50,
     task: Tasks = None,
     workers: Annotated[
         Optional[int],
@@ -142,7 +142,8 @@ def replay(
     out: VideoFolder = None,
     task: Annotated[Optional[str], typer.Option(help="task of every episode")] = None,
     seed: Annotated[
-        Optional[int], typer.Option(help="seed of the first episode; the next has seed + 1")
+        Optional[int],
+        typer.Option(min=0, help="seed of the first episode; the next has seed + 1"),
     ] = None,
     starts: Annotated[
         Optional[Path],

@@ -46,10 +46,13 @@ def evaluate(
     ] = None,
     episodes: Annotated[
         Optional[int],
-        typer.Option(min=1, help="episodes per task (default: 250, or as the benchmark says)"),
+        typer.Option(
+            min=1, max=100_000, help="episodes per task (default: 250, or as the benchmark says)"
+        ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="first seed; equal seeds give equal episodes for every policy")
+        int,
+        typer.Option(min=0, help="first seed; equal seeds give equal episodes for every policy"),
     ] = 1_000_003,
     num_envs: Annotated[
         int, typer.Option(min=1, help="parallel environments, without --workers")

@@ -58,14 +58,14 @@ def check(value: Any, annotation: Any, path: str, slots: bool = True) -> Any:
 def check_ranges(config: Any, **limits: tuple[float, float]) -> None:
     """Check numbers of a configuration dataclass, for its ``__post_init__``.
 
-    ``limits``: option -> (smallest, largest) allowed value.
+    ``limits``: option -> (smallest, largest) allowed value. None is always allowed.
 
     Raises:
         ConfigError: a number is outside, or not a number.
     """
     for name, (low, high) in limits.items():
         value = getattr(config, name)
-        if not low <= value <= high:
+        if value is not None and not low <= value <= high:
             expected = f"at least {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
             raise InvalidValue(name, f"expected {expected}, got {value!r}")
 

@@ -1,15 +1,13 @@
-"""Checks of environments: actions that do not fit, and exceptions that they raise."""
+"""Actions that do not fit an environment."""
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from vla.errors import ConfigError, DataError, EnvironmentFailed
+from vla.errors import DataError
 from vla.types import ActionSpace
 from vla.utils.notes import note
 
@@ -61,23 +59,3 @@ def check_actions(
     if wider:
         found = "; ".join(wider)
         note(f"actions beyond the bounds of the environment may be clipped: {found}{_HINT}")
-
-
-@contextmanager
-def explained(benchmark: str, task: str, seed: int, step: int) -> Iterator[None]:
-    """Replace an exception of an environment by one that says where it was raised.
-
-    Raises:
-        EnvironmentFailed: the code inside raises an exception of its own.
-    """
-    try:
-        yield
-    except (ConfigError, DataError):
-        raise
-    except Exception as error:  # environments raise any exception
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        reason = str(error).strip().splitlines() or [""]
-        raise EnvironmentFailed(
-            f"{benchmark}: task {task!r}, seed {seed}, step {step}: the environment raised "
-            f"{type(error).__name__}: {reason[0]} ({place.filename}, line {place.lineno})"
-        ) from error

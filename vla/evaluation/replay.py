@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 
 from vla.benchmarks.base import EpisodeResult, Task
@@ -18,7 +17,8 @@ from vla.data.packed import iter_samples, open_packed
 from vla.data.row_texts import summary
 from vla.data.samples import read_instructions, read_json, read_steps
 from vla.errors import DataError
-from vla.evaluation.environment import check_actions, explained
+from vla.evaluation.checked_env import CheckedEnvironment
+from vla.evaluation.environment import check_actions
 from vla.evaluation.replay_starts import Starts, read_starts
 from vla.evaluation.report import table_rows
 from vla.evaluation.rollout import open_benchmark
@@ -66,7 +66,7 @@ def replay(
     check_actions(
         manifest.action_space, benchmark.action_space, benchmark.name, str(data), recorded
     )
-    env: gym.Env[Any, Any] | None = None
+    env: CheckedEnvironment | None = None
     task: Task | None = None
     results, differences, videos = [], [], []
     for number, sample in enumerate(islice(iter_samples(data, "train"), episodes)):
@@ -76,10 +76,9 @@ def replay(
         if env is None or chosen != task:
             if env is not None:
                 env.close()
-            task, env = chosen, benchmark.make_env(chosen)
+            task, env = chosen, CheckedEnvironment(benchmark, chosen)
         assert task is not None
-        with explained(benchmark.name, task.id, seed, 0):
-            observation, info = env.reset(seed=seed, options=meta["info"].get("reset_options"))
+        observation, info = env.reset(seed=seed, options=meta["info"].get("reset_options"))
         # Data without cameras: the environment's first one.
         camera = cameras[0] if cameras else next(iter(observation["images"]))
         frames, worst = [observation["images"][camera]], None
@@ -87,8 +86,7 @@ def replay(
             own = observation.get("state")
             if own is not None and "state" in steps and own.shape == steps["state"][t].shape:
                 worst = max(worst or 0.0, float(np.abs(own - steps["state"][t]).max()))
-            with explained(benchmark.name, task.id, seed, t):
-                observation, _, terminated, truncated, info = env.step(action)
+            observation, _, terminated, truncated, info = env.step(action)
             frames.append(observation["images"][camera])
             if terminated or truncated:
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -17,8 +18,8 @@ from vla.utils.notes import note
 class ResultRows:
     """A file of finished episodes, one JSON row each, from which an evaluation continues.
 
-    Its first row identifies the evaluation. Rows of another one are removed. A half-written last
-    row, after a kill, is dropped.
+    Its first row identifies the evaluation. A half-written last row, after a kill, is dropped. The
+    files of another evaluation, or of a finished one, move to the folder ``previous-N`` beside it.
 
     Args:
         identity: what the results depend on, besides task and seed.
@@ -28,7 +29,8 @@ class ResultRows:
         self.path = path
         self.finished: dict[tuple[str, int], EpisodeResult] = {}
         head = json.dumps({"evaluation": identity}, sort_keys=True)
-        rows = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        rows = text.splitlines()
         if rows and rows[0] == head:
             for row in rows[1:]:
                 try:
@@ -36,8 +38,8 @@ class ResultRows:
                 except (ValueError, TypeError):
                     break
                 self.finished[result.task, result.seed] = result
-        elif rows:
-            note(f"{path}: rows of another evaluation are replaced")
+        else:
+            _move_away(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [json.dumps(asdict(r)) for r in self.finished.values()]
         self._file = path.open("w", encoding="utf-8")
@@ -57,6 +59,21 @@ class ResultRows:
         self._file.close()
         if complete:
             self.path.unlink()
+
+
+def _move_away(path: Path) -> None:
+    """Move the files of an earlier evaluation from the folder of ``path``."""
+    folder = path.parent
+    names = (path.name, path.with_suffix(".json").name, "tasks.csv", "rollouts.*")
+    found = [file for name in names for file in sorted(folder.glob(name))]
+    if not found:
+        return
+    number = next(n for n in itertools.count(1) if not (folder / f"previous-{n}").exists())
+    target = folder / f"previous-{number}"
+    target.mkdir()
+    for file in found:
+        file.rename(target / file.name)
+    note(f"{folder}: the files of an earlier evaluation are in {target.name} now")
 
 
 def saved_state(folder: Path) -> dict[str, list[int]]:

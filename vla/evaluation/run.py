@@ -67,7 +67,8 @@ def run_eval(
         shuffle_instructions: see ``shuffled_instructions``.
 
     Raises:
-        DataError: no benchmark is named, and the policy's data was not recorded in one.
+        DataError: no benchmark is named, and the policy's data was not recorded in one; or
+            ``compare_to`` has other episodes.
         ConfigError: the policy cannot decode or execute its chunks in this way.
     """
     theirs = read_results(compare_to) if compare_to else None
@@ -82,12 +83,20 @@ def run_eval(
             latency.check(how, policy.spec)
     config = override(dict(benchmark) or (policy.spec.benchmark if policy else {}), overrides)
     if "name" not in config:
+        given = EXPERT if is_expert else f"{policy_dir}: its data was not recorded in a benchmark"
         raise DataError(
-            f"{policy_dir}: its data was not recorded in a benchmark; "
-            "name one with --benchmark, or a gymnasium environment with --env"
+            f"{given}: name a benchmark with --benchmark, or a gymnasium environment with --env"
         )
     simulator = open_benchmark(config, policy.spec.cameras if policy else ())
     chosen = simulator.select(tasks, group)
+    count = episodes or simulator.episodes
+    if theirs is not None:
+        asked = {(seed + k, task.id) for k in range(count) for task in chosen}
+        if asked != {(r.seed, r.task) for r in theirs}:
+            raise DataError(
+                f"{compare_to}: other episodes than this evaluation has; use the same seed, tasks "
+                "and number of episodes"
+            )
     identity = {
         "policy": saved_state(policy_dir) if policy else EXPERT,
         "robot": robot,
@@ -105,7 +114,7 @@ def run_eval(
             policy,
             simulator,
             chosen,
-            episodes or simulator.episodes,
+            count,
             out / "results.json" if out else None,
             num_envs,
             videos=12 if out and policy else 0,

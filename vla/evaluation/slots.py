@@ -8,12 +8,11 @@ import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import gymnasium as gym
 import numpy as np
 
 from vla.benchmarks.base import SEED, Benchmark, EpisodeResult, Expert, Task
 from vla.errors import EnvironmentFailed
-from vla.evaluation.environment import explained
+from vla.evaluation.checked_env import CheckedEnvironment
 
 
 class AnySlot(Protocol):
@@ -51,8 +50,8 @@ class Slot:
     def __init__(self, benchmark: Benchmark) -> None:
         self.benchmark = benchmark
         self.task: Task | None = None
-        self.env: gym.Env[Any, Any]
-        self.seed = self.steps = -1
+        self.env: CheckedEnvironment
+        self.seed = -1
         self.observation: dict[str, Any] = {}
         self.frames: list[np.ndarray] | None = None
         self.plans: list[str] = []
@@ -63,11 +62,10 @@ class Slot:
         """See ``AnySlot``."""
         if self.task != task:
             self.close()
-            self.env, self.task = self.benchmark.make_env(task), task
-        self.seed, self.steps, self.plans = seed, 0, []
+            self.env, self.task = CheckedEnvironment(self.benchmark, task), task
+        self.seed, self.plans = seed, []
         self._expert, self._result = None, None
-        with explained(self.benchmark.name, task.id, seed, 0):
-            self.observation = self.env.reset(seed=seed)[0]
+        self.observation = self.env.reset(seed=seed)[0]
         has_images = bool(self.observation["images"])
         self.frames = [_first_image(self.observation)] if record and has_images else None
 
@@ -75,10 +73,8 @@ class Slot:
         """See ``AnySlot``."""
         assert self.task is not None
         instruction = self.observation["instruction"]
-        with explained(self.benchmark.name, self.task.id, self.seed, self.steps):
-            chosen = self._expert_action(self.task) if action is None else action
-            self.observation, _, terminated, truncated, info = self.env.step(chosen)
-        self.steps += 1
+        chosen = self._expert_action(self.task) if action is None else action
+        self.observation, _, terminated, truncated, info = self.env.step(chosen)
         self.plans.append(plan)
         if self.frames is not None:
             self.frames.append(_first_image(self.observation))
@@ -86,14 +82,14 @@ class Slot:
             return
         metrics = {m: float(info[m]) for m in self.benchmark.metrics if m in info}
         success = bool(info.get("success", False))
-        result = self.task.id, self.seed, instruction, success, self.steps, metrics
+        result = self.task.id, self.seed, instruction, success, self.env.steps, metrics
         self._result = EpisodeResult(*result, plans=self.plans if any(self.plans) else [])
 
     def _expert_action(self, task: Task) -> np.ndarray:
         if self._expert is None:
             self._expert = self.benchmark.expert(task)
         assert self._expert is not None  # ``evaluate`` checks it
-        return np.asarray(self._expert(self.env, self.observation), np.float32)
+        return self.env.expert_action(self._expert, self.observation)
 
     def wait(self) -> EpisodeResult | None:
         """See ``AnySlot``."""

@@ -29,6 +29,8 @@ def find_policy(directory: str | Path) -> Path:
     directory = downloaded(directory, (*FILES, BASE)) if is_address(directory) else Path(directory)
     if not directory.exists() and old_name(directory).is_dir():  # killed between two renames
         directory = old_name(directory)
+    if not directory.is_dir():
+        raise DataError(f"{directory}: no such folder; expected the folder of a saved policy")
     for name in FILES:
         if not (directory / name).exists():
             inside = directory / "policy"

@@ -17,6 +17,10 @@ MAX_STATE = 4096  # numbers of one state field
 _DECORATION = {"image", "images", "img", "rgb", "color", "colour", "cam", "camera", "0"}
 
 
+class NotFinite(ValueError):
+    """A state has NaN or infinity."""
+
+
 def flatten(nested: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> dict[str, Any]:
     """Nested mappings as one mapping with slash-separated names.
 
@@ -136,7 +140,8 @@ def joined_state(
         how, where: as for ``match_cameras``.
 
     Raises:
-        ValueError: a field is missing or is not a finite number or array of numbers.
+        ValueError: a field is missing or is no number or array of numbers.
+        NotFinite: a number is NaN or infinite.
     """
     parts = []
     for name in names:
@@ -157,7 +162,7 @@ def joined_state(
             raise ValueError(f"the state must be numbers; {key!r} is not ({error})") from error
     state: np.ndarray = np.concatenate(parts)
     if not np.isfinite(state).all():
-        raise ValueError("the state must be finite numbers; it has NaN or infinity")
+        raise NotFinite("the state must be finite numbers; it has NaN or infinity")
     return state
 
 

@@ -27,7 +27,7 @@ class EvalConfig:
     workers: int | None = None  # as in ``vla eval``: processes with one environment each
 
     def __post_init__(self) -> None:
-        check_ranges(self, episodes=(0, inf), every=(0, inf))
+        check_ranges(self, episodes=(0, inf), every=(0, inf), workers=(0, inf))
 
     @property
     def described(self) -> dict[str, Any]:
@@ -76,6 +76,9 @@ class TrainConfig:
         between = min(self.val_every, self.steps)
         if self.eval.every % between:
             problem = f"expected a multiple of val_every ({between}), got {self.eval.every}"
+            raise InvalidValue("eval.every", problem)
+        if self.eval.episodes and self.eval.every > self.steps:
+            problem = f"expected at most steps ({self.steps}), got {self.eval.every}"
             raise InvalidValue("eval.every", problem)
 
 

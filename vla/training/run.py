@@ -89,11 +89,8 @@ def train(config: RunConfig, progress: bool = True) -> Path:
         show(already_finished(folder, config, read_summary(folder)))
         return folder / POLICY
     check_extensions(config)
-    changed = options.saved_weights == "changed"
-    base = check_base(config.policy, config.init_from) if changed else None
-    check_splits(config.data, validation=options.patience > 0)
+    base = check_inputs(config)
     check_benchmark(config)
-    check_writable(folder)
     message = f"{folder}: no training step was running; the same command continues"
     with stoppable(message), exclusive_lock(folder) if first else nullcontext():
         if first:
@@ -145,6 +142,21 @@ def train(config: RunConfig, progress: bool = True) -> Path:
     if saver.stop_requested:  # during the last step: the caller must not start anything else
         raise TrainingInterrupted(f"after the last step; {folder / POLICY} is complete")
     return folder / POLICY
+
+
+def check_inputs(config: RunConfig) -> str | None:
+    """The base of the policy, if only changed weights are saved; the data; the writable folder.
+
+    Raises:
+        ConfigError: as ``check_base``.
+        DataError: a data set has no training split, a base is missing, or ``output_dir`` cannot be
+            written.
+    """
+    changed = config.train.saved_weights == "changed"
+    base = check_base(config.policy, config.init_from) if changed else None
+    check_splits(config.data, validation=config.train.patience > 0)
+    check_writable(Path(config.output_dir))
+    return base
 
 
 def _hide(text: str) -> None:

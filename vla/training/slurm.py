@@ -76,7 +76,20 @@ class TrainJob:
 
 
 def submit(config: RunConfig, cluster: str = "slurm") -> Any:
-    """submitit's job of a run, with one task for each process of ``trainer``."""
+    """submitit's job of a run, with one task for each process of ``trainer``.
+
+    Raises:
+        ConfigError, DataError: what ``train`` refuses before its first step, except what depends on
+            the machine of the job: devices and simulators.
+    """
+    from vla.training.extensions import check_loggers, make_callbacks  # slow
+    from vla.training.run import check_inputs
+    from vla.training.run_folder import check_folder
+
+    check_folder(Path(config.output_dir), config)
+    check_inputs(config)
+    check_loggers(config.loggers)
+    make_callbacks(config.callbacks)
     resources, trainer = config.slurm, config.trainer
     executor = make_executor(
         Path(config.output_dir) / ".slurm",

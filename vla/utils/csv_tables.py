@@ -19,7 +19,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[st
     """Rows of a CSV file; no rows if there is no file.
 
     Raises:
-        ConfigError: the file has other columns than ``columns`` (None: any).
+        ConfigError: the file has other columns than ``columns`` (None: any), or a row has more or
+            fewer cells.
     """
     if not path.is_file():
         return []
@@ -29,7 +30,15 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[st
             raise ConfigError(
                 f"{path}: expected the columns {', '.join(columns)}; move the file away"
             )
-        return list(reader)
+        rows = []
+        for row in reader:
+            if None in row or None in row.values():
+                raise ConfigError(
+                    f"{path}, line {reader.line_num}: expected {len(reader.fieldnames or ())} "
+                    "cells; restore the file, or move it away"
+                )
+            rows.append(row)
+        return rows
 
 
 def write_table(

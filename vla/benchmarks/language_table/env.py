@@ -13,11 +13,14 @@ from numpy.random import mtrand
 
 from vla.benchmarks.language_table.checkout import Simulator, quiet
 from vla.benchmarks.lazy_images import LazyImages
+from vla.data.locations import location_text
 from vla.errors import EnvironmentFailed
 
 RATE_HZ = 10.0
 BOUND = 0.1  # m; of a movement in one step, as in the action space of the checkout
 HEIGHT = 180  # px; of the published images, which are 320 px wide
+# The board (m) in x, from the top of the image to its bottom, and y, from left to right.
+_CORNER, _BOARD = np.array([0.15, -0.3048]), np.array([0.45, 0.6096])
 _LAYOUTS = 100  # attempts at a layout for which the oracle has a plan
 
 
@@ -26,7 +29,8 @@ class LanguageTableEnv(gym.Env[dict[str, Any], np.ndarray]):
 
     Images are rendered when they are read (``LazyImages``). The state is the measured position of
     the effector (m). Actions are (2,): its movement (m), within ``BOUND``. The first step with a
-    reward ends an episode.
+    reward ends an episode. ``info["plan"]`` names the block that has to move, its place and its
+    goal on the board, as ``red moon 143 97 120 90`` (``location_text``).
 
     The seed of ``reset`` determines an episode of a family: the physics client is made anew each
     time, because its restored state depends on the episode before. As in the published evaluation,
@@ -77,7 +81,7 @@ class LanguageTableEnv(gym.Env[dict[str, Any], np.ndarray]):
             self.simulator.seed(drawn)
             self._draw_layout(number)
         self.instruction, self.steps = str(self.simulator._instruction_str), 0
-        return self._observe(), {}
+        return self._observe(), {"plan": self._plan()}
 
     def _simulator(self, seed: int) -> Any:
         simulator = self.classes.environment(
@@ -109,9 +113,9 @@ class LanguageTableEnv(gym.Env[dict[str, Any], np.ndarray]):
             moved = np.clip(np.asarray(action, np.float64), -BOUND, BOUND)
             _, reward, done, _ = self.simulator.step(moved)
         self.steps += 1
-        success = bool(reward > 0)
+        info = {"success": bool(reward > 0), "plan": self._plan()}
         truncated = self.steps >= self.max_steps
-        return self._observe(), float(reward), bool(done), truncated, {"success": success}
+        return self._observe(), float(reward), bool(done), truncated, info
 
     def expert_action(self) -> np.ndarray:
         """The oracle's action (2,) in the present state."""
@@ -119,6 +123,18 @@ class LanguageTableEnv(gym.Env[dict[str, Any], np.ndarray]):
             state = self.simulator.compute_state()
             action = self.oracle._get_action_for_block_target(state)
         return np.clip(np.asarray(action, np.float32), -BOUND, BOUND)
+
+    def _plan(self) -> str:
+        with self._own_random_numbers():
+            state = self.simulator.compute_state()
+        effector = state["effector_target_translation"]
+        places = (
+            (np.asarray(state[f"effector_target_to_{name}_translation"]) + effector - _CORNER)
+            / _BOARD
+            for name in ("start_block", "task_target")
+        )
+        block = self.simulator._start_block.replace("_", " ")
+        return " ".join([block, *(location_text(y, 1 - x) for x, y in places)])
 
     def _observe(self) -> dict[str, Any]:
         self._images = LazyImages({self.camera: self.render})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy.optimize import brentq
@@ -67,8 +68,13 @@ def smallest(loss_at: Callable[[float], float], target: float, low: float, high:
     return float(np.exp(root))
 
 
-def answer(rows: list[dict[str, str]], text: str, amount: str, rounds: int) -> None:
+def answer(rows: list[dict[str, str]], text: str, amount: str, rounds: int, table: Path) -> None:
     """Print the smallest amount of data for every size, and the smallest size for every amount.
+
+    Args:
+        rows: those of the file ``table``.
+        text: see ``read_question``.
+        amount, rounds: see ``fit_all``.
 
     Raises:
         ConfigError: see ``read_question``; or the results do not allow an answer.
@@ -77,7 +83,9 @@ def answer(rows: list[dict[str, str]], text: str, amount: str, rounds: int) -> N
     try:
         fits = fit_all(rows, rounds, amount)
     except ValueError as error:
-        raise ConfigError(f"--ask: no answer from {len(rows)} rows: {error}") from error
+        raise ConfigError(
+            f"--ask: no answer from the {len(rows)} rows of {table}: {error}"
+        ) from error
     show(fits, question, _tasks(rows))
 
 

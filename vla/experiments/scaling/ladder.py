@@ -83,6 +83,7 @@ class ScaleConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, rounds=(1, inf), episodes=(0, inf), cheap_share=(0, 1))
+        check_ranges(self, workers=(0, inf), evaluation_seconds=(0, inf))
 
     def amounts(self, size: str) -> dict[str, list[str]]:
         """Name of an amount of data, or level of an axis, of a size -> changes of ``run``."""

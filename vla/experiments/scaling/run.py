@@ -101,12 +101,14 @@ def ask_ladder(path: str, overrides: list[str], question: str) -> None:
         ConfigError: an error of the ladder or the question, or too few finished runs.
     """
     config = load_ladder(path, overrides)
-    rows = collect(config)
+    rows, table = collect(config), Path(config.out) / config.results
     if not rows:
+        problem = "has no rows" if table.is_file() else "is missing"
         raise ConfigError(
-            f"--ask: {Path(config.out) / config.results} has no rows; run vla scale {path} first"
+            f"--ask: {table} {problem}; change to the folder of the ladder's runs, or run "
+            f"vla scale {path} first"
         )
-    answer(rows, question, config.amount, config.rounds)
+    answer(rows, question, config.amount, config.rounds, table)
 
 
 def _execute_missing(

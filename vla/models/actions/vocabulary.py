@@ -115,7 +115,8 @@ class ActionVocabulary:
                 )
         _log.warning(
             "head.token_assignment=integers: this tokenizer writes numbers as up to %d tokens; "
-            "that is correct but slower; extra and overwrite need one token per number",
+            "decoding is slower and, as it takes the likeliest token, prefers numbers that begin "
+            "alike (negative ones); extra and overwrite need one token per number",
             max(len(p) for p in self.pieces),
         )
 

@@ -22,7 +22,8 @@ class TokenHeadConfig:
     # least used ids (RT-2-PaLM-E); extra: new tokens.
     token_assignment: Assignment = "integers"
     # The number that integers write for the lowest bin: -10 with 21 bins is RT-2's text of
-    # Language-Table, "X Y" from -10 to 10. Most tokenizers write a minus sign as a token.
+    # Language-Table, "X Y" from -10 to 10. Where a tokenizer writes the minus sign as a token, all
+    # negative numbers begin alike, and decoding, which takes the likeliest token, prefers them.
     first_number: int = 0
     # Generate the step's plan before the action: false, true, or auto: the decoder chooses, and
     # steps of the data with and without a plan teach it when.
