@@ -55,7 +55,8 @@ class ModelRenderer:
         chosen = backend()
         try:
             # MuJoCo chooses the context when it is imported, which may be before MUJOCO_GL is set.
-            mujoco.gl_context.GLContext = importlib.import_module(f"mujoco.{chosen}").GLContext
+            context: Any = importlib.import_module("mujoco.gl_context")
+            context.GLContext = importlib.import_module(f"mujoco.{chosen}").GLContext
             # With these attributes it can also be deleted if its constructor failed.
             deletable = {"_gl_context": None, "_mjr_context": None}
             self._renderer: Any = type("Renderer", (mujoco.Renderer,), deletable)(model, size, size)
