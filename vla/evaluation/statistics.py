@@ -25,7 +25,8 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 
 def summary(results: Sequence[EpisodeResult]) -> dict[str, dict[str, float]]:
-    """Task -> n, success share (0 to 1), its Wilson bounds, mean steps, means of the metrics.
+    """Task -> n, success share (0 to 1), its Wilson bounds, mean steps, means of the metrics
+    over the episodes that have them.
 
     The row "all" has the figures of all episodes, if there are several tasks.
     """
@@ -43,7 +44,7 @@ def summary(results: Sequence[EpisodeResult]) -> dict[str, dict[str, float]]:
             "low": low,
             "high": high,
             "steps": float(np.mean([r.steps for r in group])),
-            **{m: float(np.mean([r.metrics.get(m, 0.0) for r in group])) for m in names},
+            **{m: float(np.mean([r.metrics[m] for r in group if m in r.metrics])) for m in names},
         }
     return rows
 
