@@ -11,15 +11,19 @@ from fake_policies import RecordingPolicy
 from heavy_benchmark import Heavy
 
 from vla.config import check
-from vla.errors import ConfigError
+from vla.errors import ConfigError, EnvironmentFailed
 from vla.evaluation.results import read_results
 from vla.training.benchmark_eval import BenchmarkEval, check_benchmark
+from vla.training.checkpoint_io import LAST, checkpoint_step
 from vla.training.config import EvalConfig, RunConfig
-from vla.training.run_folder import check_folder
+from vla.training.run import train
+from vla.training.run_folder import check_folder, read_summary
 
 
 class Saver:
     """Asks to stop when it has been asked ``times`` times."""
+
+    failure = None
 
     def __init__(self, times: float) -> None:
         self.times = times
@@ -76,6 +80,28 @@ def test_an_interrupted_evaluation_is_completed_before_training_goes_on(
     trainer.global_step = 15
     again.on_validation_end(trainer, policy)
     assert len(logged.rows) == 2
+
+
+def test_a_failed_evaluation_loses_no_step(
+    tiny_run: dict[str, Any],
+    heavy: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def failing(*_: Any, **__: Any) -> Any:
+        raise EnvironmentFailed("heavy, task a, seed 7, step 2: broken")
+
+    monkeypatch.setattr("vla.training.benchmark_eval.evaluate", failing)
+    tiny_run["train"] |= {"save_every": 100, "eval": {"episodes": 1, "every": 3}}
+    folder = Path(tiny_run["output_dir"])
+    for _ in range(2):  # the continued run repeats the evaluation
+        with pytest.raises(EnvironmentFailed, match="task a, seed 7, step 2"):
+            train(check(tiny_run, RunConfig, ""))
+        assert checkpoint_step(folder / LAST) == 3
+        assert "evaluation of step 3 failed" in capsys.readouterr().err
+    tiny_run["train"]["eval"] = {"episodes": 0}
+    assert train(check(tiny_run, RunConfig, "")) == folder / "policy"
+    assert read_summary(folder)["steps"] == 6
 
 
 @pytest.mark.parametrize(

@@ -94,10 +94,12 @@ class BenchmarkEval(lightning.Callback):
 
     Finished episodes and the results of every evaluation are in the run's folder ``training_eval``.
     After Ctrl-C or SIGTERM the evaluation stops at once; the continued run completes it first.
+    If an environment fails, the checkpoint is written before the run ends with this error.
 
     Args:
         config: of the run.
-        saver: the callback whose ``stop_requested`` says that a signal came.
+        saver: the callback whose ``stop_requested`` says that a signal came, and which writes a
+            checkpoint and raises its ``failure``.
         progress: show the progress of long rollouts in log files.
     """
 
@@ -131,6 +133,8 @@ class BenchmarkEval(lightning.Callback):
         """Complete an evaluation that was interrupted at the step of the checkpoint."""
         if self.is_pending:
             self._evaluate(trainer, pl_module)
+        if self.saver.failure is not None:  # the checkpoint has this step already
+            raise self.saver.failure
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Evaluate if it is time."""
@@ -167,6 +171,14 @@ class BenchmarkEval(lightning.Callback):
                 if not self.saver.stop_requested:  # a second signal, or one before training
                     raise
                 return  # the saver writes the checkpoint and ends the run
+            except Exception as error:  # libraries of simulators raise anything
+                text = (
+                    f"train.eval: the evaluation of step {trainer.global_step} failed. The same "
+                    "command repeats it; with train.eval.episodes=0 training continues without it"
+                )
+                print(text, file=sys.stderr, flush=True)
+                self.saver.failure = error  # the saver writes the checkpoint and raises it
+                return
         self.is_pending = False
         metrics, video = _metrics(benchmark, results), out.with_suffix(".gif")
         if videos:

@@ -115,6 +115,7 @@ class Checkpointer(lightning.Callback):
         self.deadline = None if max_seconds is None else time.monotonic() + max_seconds
         self.saved = 0  # step of the last checkpoint
         self.stop_requested = False
+        self.failure: Exception | None = None  # of an evaluation; raised after the checkpoint
         self.handlers = dict[signal.Signals, Any]()  # handlers before training, by signal
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -163,7 +164,7 @@ class Checkpointer(lightning.Callback):
 
     def _step_done(self, trainer: Any) -> None:
         late = self.deadline is not None and time.monotonic() > self.deadline
-        stop = self.stop_requested or late
+        stop = self.stop_requested or late or self.failure is not None
         if trainer.world_size > 1:
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
         finished = trainer.should_stop or trainer.global_step >= trainer.max_steps
@@ -172,6 +173,8 @@ class Checkpointer(lightning.Callback):
             self.guard.check_gradient(trainer)
             trainer.save_checkpoint(self.path)
             self.saved = trainer.global_step
+        if self.failure is not None:
+            raise self.failure
         if stop:
             raise KeyboardInterrupt
 

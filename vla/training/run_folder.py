@@ -27,7 +27,7 @@ _SHOWN = 5  # changed keys in a message
 _MISSING = "unset"
 # Options that may change when a run continues, because its batches and losses stay the same.
 _FREE = [
-    *(("train", n) for n in ("threads", "saved_weights")),
+    *(("train", n) for n in ("threads", "saved_weights", "eval")),
     *(("trainer", n) for n in ("accelerator", "devices", "num_nodes", "strategy", "max_time")),
     *(("trainer", n) for n in ("benchmark", "profiler", "detect_anomaly")),
 ]
@@ -69,8 +69,8 @@ def read_summary(folder: Path) -> dict[str, Any]:
 def check_folder(folder: Path, config: RunConfig) -> list[str]:
     """Check that the folder holds this run, or nothing that was trained.
 
-    Loggers and the number of threads and processes may differ, and ``train.steps`` may grow. An
-    option that is missing in the file has its default value.
+    Loggers, evaluations and the number of threads and processes may differ, and ``train.steps``
+    may grow. An option that is missing in the file has its default value.
 
     Returns:
         Messages about a run that gets more steps.
