@@ -49,6 +49,9 @@ class LanguageTable(gym.Env):
             "effector_target_translation": self.place,
             "effector_target_to_start_block_translation": start - self.place,
             "effector_target_to_task_target_translation": goal - self.place,
+            "block_red_moon_translation": start + self.place,
+            "block_red_moon_mask": np.array([1.0]),
+            "block_blue_cube_mask": np.array([0.0]),  # not on the table
         }
 
     def step(self, action):

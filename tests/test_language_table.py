@@ -14,9 +14,13 @@ import pytest
 from command_line import call, here  # noqa: F401
 from fake_language_table import write_checkout, write_packages
 
+from vla.benchmarks.language_table import questions
 from vla.benchmarks.language_table.benchmark import REWARDS
+from vla.benchmarks.language_table.questions import LanguageTableQuestions
 from vla.benchmarks.recording import BenchmarkSource
+from vla.config import build, configs_dir, load_config
 from vla.data.images import decode_image
+from vla.data.pack import PackConfig
 from vla.errors import ConfigError
 from vla.evaluation.groups import comparison_rows, group_summary
 from vla.evaluation.rollout import evaluate, open_benchmark
@@ -166,6 +170,28 @@ def test_recordings_have_the_text_of_each_episode_and_no_path(checkout: Path) ->
     )
 
 
+def test_questions_ask_for_the_place_of_every_block(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(questions, "GROUP", 3)
+    source = LanguageTableQuestions(8, seed=1, height=36)
+    samples = [source[k] for k in range(len(source))]
+    assert all(s.qa[0].question == "where is the red moon?" for s in samples)
+    assert all(q.answer.startswith(f"red moon {p.answer}") for p, q in (s.qa for s in samples))
+    assert len({s.qa[0].answer for s in samples}) > 6
+    assert decode_image(samples[0].image, "").shape == (36, 64, 3)
+    other = LanguageTableQuestions(8, seed=1, height=36)
+    for index in (5, 1, 6, 7, 3):  # in any order
+        assert other[index] == samples[index]
+    assert LanguageTableQuestions(8, seed=2, height=36)[0] != samples[0]
+    assert str(checkout) not in str(source.describe())
+    pack = load_config(configs_dir() / "pack" / "language_table_questions.yaml", [], PackConfig)
+    assert len(build("source", pack.source)) == 6000
+    found = questions.questions({"red moon": "1 2", "blue cube": "3 4"}, np.random.default_rng(0))
+    assert [q.answer for q in found] == ["1 2", "3 4", "red moon 1 2 3 4", "blue cube 3 4 1 2"]
+    assert all("red moon" in q.question and "blue cube" in q.question for q in found[2:])
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL, reason="LANGUAGE_TABLE names no checkout")
 @pytest.mark.filterwarnings("ignore")  # of the packages
@@ -179,3 +205,11 @@ def test_the_real_simulator_passes_the_checks_and_its_oracle_wins() -> None:
     assert success and text.count(" ") > 3 and np.abs(actions).max() < 0.036
     assert env.reset(seed=5)[0]["images"]["rgb"].std() > 20
     env.close()
+    env.reset(seed=5)
+    info = env.step(np.zeros(2, np.float32))[-1]
+    env.simulator.reset = lambda: None  # the same layout
+    block, places = info["plan"].split(" ", 2)[:2], env.draw_blocks()
+    assert info["plan"].startswith(f"{' '.join(block)} {places[' '.join(block)]}")
+    assert any(info["plan"].endswith(place) for place in places.values())  # that of the other block
+    first, again = (LanguageTableQuestions(2, seed=5, height=36)[1] for _ in range(2))
+    assert first == again and len(first.qa) == 16

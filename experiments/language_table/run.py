@@ -1,4 +1,4 @@
-"""Language-Table: RT-2's token head without and with web data, and RT-1.
+"""Language-Table: RT-2's token head without and with two kinds of web data, and RT-1.
 
 Needs `.[language-table,pretrained]`, the wheel of RT-1's sentence encoder (configs/README.md) and a
 checkout (vla/benchmarks/README.md). Records, trains and evaluates; writes results.csv and the
@@ -12,7 +12,7 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vla.benchmarks.base import SEED
 from vla.config import load_config
@@ -25,37 +25,51 @@ from vla.utils.csv_tables import markdown, put, read_table, write_table
 HERE = Path(__file__).parent
 CONFIGS = HERE.parent.parent / "configs"
 RUNS = Path("runs/language_table")
-DATA, WEB = RUNS / "data", RUNS / "web"
+DATA = RUNS / "data"
 RECORDED = 160  # episodes of a family
-EPISODES = 50  # of a family
-# Every policy has 8,000 steps of 32 samples; 30 % of those with web data are web samples.
+
+
+class Policy(NamedTuple):
+    """One line of the comparison."""
+
+    config: str  # file in configs
+    label: str
+    episodes: int  # evaluated, of a family
+    changes: list[str]  # of the configuration
+    web: str = ""  # file in configs/pack of the web data
+    samples: int = 0  # of the web data
+    weight: float = 0.0  # share of web samples in the batches
+
+
+# Every policy has 8,000 steps of 32 samples.
 COMMON = [
     f"data.datasets.robot={DATA}",
     "train.steps=8000",
     "train.batch_size=32",
     "train.threads=1",
 ]
-POLICIES: dict[str, tuple[str, str, list[str]]] = {
-    "token": ("language_table", "token head", []),
-    "token_web": (
+RT1 = [
+    "policy.image_size=128",
+    "policy.normalise=quantiles",
+    "data.window.cameras=[]",
+    "data.window.history=1",
+    "train.eval.episodes=0",
+]
+POLICIES = {
+    "token": Policy("language_table", "token head", 10, []),
+    "token_web": Policy(
+        "language_table", "token head, tabletop web data", 10, [], "seen_web", 20000, 0.3
+    ),
+    "token_questions": Policy(
         "language_table",
-        "token head, with web data",
-        [
-            f"data.datasets.web={WEB}",
-            "data.sampling_weights={robot: 0.7, web: 0.3}",
-        ],
+        "token head, questions about the blocks",
+        50,
+        [],
+        "language_table_questions",
+        6000,
+        0.5,
     ),
-    "rt1": (
-        "rt1_small",
-        "RT-1, one image",
-        [
-            "policy.image_size=128",
-            "policy.normalise=quantiles",
-            "data.window.cameras=[]",
-            "data.window.history=1",
-            "train.eval.episodes=0",
-        ],
-    ),
+    "rt1": Policy("rt1_small", "RT-1, one image", 10, RT1),
 }
 
 
@@ -66,24 +80,29 @@ def vla(*command: str) -> None:
         sys.exit(done.returncode)  # the command has printed why
 
 
-def record(names: list[str]) -> None:
+def record(policies: list[Policy]) -> None:
     """The oracle's episodes and the web samples; finished data sets are skipped."""
     vla("record", "language_table", str(DATA), "--episodes", str(RECORDED), "--workers", "2")
-    if "token_web" in names:
-        vla("pack", str(CONFIGS / "pack" / "seen_web.yaml"), str(WEB), "source.samples=20000")
+    for policy in policies:
+        if policy.web:
+            pack = CONFIGS / "pack" / f"{policy.web}.yaml"
+            vla("pack", str(pack), str(RUNS / policy.web), f"source.samples={policy.samples}")
 
 
 def trained(name: str) -> Path:
     """The folder of a trained policy."""
-    config, _, changes = POLICIES[name]
-    options = [*COMMON, *changes, f"output_dir={RUNS / name}"]
-    return train(load_config(CONFIGS / f"{config}.yaml", options, RunConfig))
+    policy = POLICIES[name]
+    options = [*COMMON, *policy.changes, f"output_dir={RUNS / name}"]
+    if policy.web:
+        weights = f"{{robot: {1 - policy.weight}, web: {policy.weight}}}"
+        options += [f"data.datasets.web={RUNS / policy.web}", f"data.sampling_weights={weights}"]
+    return train(load_config(CONFIGS / f"{policy.config}.yaml", options, RunConfig))
 
 
-def evaluated(label: str, policy: Path, out: Path) -> list[dict[str, Any]]:
+def evaluated(label: str, policy: Path, episodes: int, out: Path) -> list[dict[str, Any]]:
     """Lines of results.csv: one per family and one for all; in %."""
     if not (out / "results.json").is_file():
-        run_eval(policy, {"name": "language_table"}, [], None, EPISODES, SEED, out, 10, [])
+        run_eval(policy, {"name": "language_table"}, [], None, episodes, SEED, out, 10, [])
     return [
         {
             "policy": label,
@@ -104,6 +123,8 @@ def tables() -> dict[str, str]:
     families = [*dict.fromkeys(r["family"] for r in rows)]
     lines = [[f, *(cells.get((label, f), "") for label in labels)] for f in families]
     total = {r["policy"]: f"{r['low']} to {r['high']}" for r in rows if r["family"] == "all"}
+    episodes = {r["policy"]: r["episodes"] for r in rows if r["family"] == "all"}
+    lines.append(["episodes", *(episodes[label] for label in labels)])
     lines.append(["95 % interval of all", *(total[label] for label in labels)])
     return {"table": markdown(["success, %", *labels], lines)}
 
@@ -114,14 +135,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(POLICIES), default=list(POLICIES))
     parser.add_argument("--until", choices=["train"])
     options = parser.parse_args()
-    record(options.only)
+    record([POLICIES[name] for name in options.only])
     folders = {name: trained(name) for name in options.only}
     if options.until == "train":
         return
     path = HERE / "results.csv"
     for name, folder in folders.items():
-        label = POLICIES[name][1]
-        new = evaluated(label, folder, RUNS / name / "eval")
+        label, episodes = POLICIES[name].label, POLICIES[name].episodes
+        new = evaluated(label, folder, episodes, RUNS / name / "eval")
         rows = read_table(path) if path.is_file() else []
         write_table(path, [*(r for r in rows if r["policy"] != label), *new])
     put(HERE / "README.md", "table", tables()["table"])

@@ -4,4 +4,4 @@ Importing this package needs no simulator. The simulator is the user's own check
 github.com/google-research/language-table, which is on no package index; nothing of it is here.
 """
 
-REGISTERS = ("benchmark",)  # modules that register components; see vla.config.registry
+REGISTERS = ("benchmark", "questions")  # modules that register components; see vla.config.registry

@@ -129,12 +129,36 @@ class LanguageTableEnv(gym.Env[dict[str, Any], np.ndarray]):
             state = self.simulator.compute_state()
         effector = state["effector_target_translation"]
         places = (
-            (np.asarray(state[f"effector_target_to_{name}_translation"]) + effector - _CORNER)
-            / _BOARD
+            _location(np.asarray(state[f"effector_target_to_{name}_translation"]) + effector)
             for name in ("start_block", "task_target")
         )
         block = self.simulator._start_block.replace("_", " ")
-        return " ".join([block, *(location_text(y, 1 - x) for x, y in places)])
+        return " ".join([block, *places])
+
+    def draw_blocks(self) -> dict[str, str]:
+        """Place robot and blocks anew, without a task for the oracle.
+
+        Returns:
+            Name of a block -> its place as ``location_text``, for instance ``143 97``.
+
+        Raises:
+            EnvironmentFailed: no place was found for the blocks.
+        """
+        self._images.expire()
+        with self._own_random_numbers():
+            for _ in range(_LAYOUTS):
+                with contextlib.suppress(ValueError):
+                    self.simulator.reset()
+                    state = self.simulator.compute_state()
+                    break
+            else:
+                raise EnvironmentFailed(f"language_table: no layout in {_LAYOUTS} attempts")
+        names = [key.removesuffix("_mask") for key in state if key.endswith("_mask")]
+        present = [name for name in names if state[f"{name}_mask"].item()]
+        return {
+            name.removeprefix("block_").replace("_", " "): _location(state[f"{name}_translation"])
+            for name in present
+        }
 
     def _observe(self) -> dict[str, Any]:
         self._images = LazyImages({self.camera: self.render})
@@ -161,6 +185,12 @@ class LanguageTableEnv(gym.Env[dict[str, Any], np.ndarray]):
         """Disconnect the physics client."""
         self._images.expire()
         self.simulator = self.oracle = None
+
+
+def _location(place: np.ndarray) -> str:
+    """A point (m) on the board as text."""
+    x, y = (place - _CORNER) / _BOARD
+    return location_text(y, 1 - x)
 
 
 class _OracleView:
