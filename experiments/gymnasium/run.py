@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vla.evaluation.results import read_results
-from vla.evaluation.statistics import summary
+from vla.evaluation.statistics import percentages, summary
 from vla.utils.csv_tables import markdown, put, read_table, write_table
 
 HERE = Path(__file__).parent
@@ -76,7 +76,7 @@ def evaluated(part: str, label: str, who: str, out: Path) -> list[dict[str, Any]
             "task": task.split("/")[-1],
             "policy": label,
             "episodes": f"{row['n']:.0f}",
-            **{name: f"{100 * row[name]:.1f}" for name in ("success", "low", "high")},
+            **percentages(row),
             "steps": f"{row['steps']:.0f}",
         }
         for task, row in found.items()

@@ -18,7 +18,7 @@ from vla.benchmarks.base import SEED
 from vla.config import load_config
 from vla.evaluation.results import read_results
 from vla.evaluation.run import run_eval
-from vla.evaluation.statistics import summary
+from vla.evaluation.statistics import percentages, summary
 from vla.training.run import RunConfig, train
 from vla.utils.csv_tables import markdown, put, read_table, write_table
 
@@ -108,7 +108,7 @@ def evaluated(label: str, policy: Path, episodes: int, out: Path) -> list[dict[s
             "policy": label,
             "family": family,
             "episodes": f"{found['n']:.0f}",
-            **{name: f"{100 * found[name]:.1f}" for name in ("success", "low", "high")},
+            **percentages(found),
             "steps": f"{found['steps']:.0f}",
         }
         for family, found in summary(read_results(out / "results.json")).items()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vla.evaluation.results import read_results
-from vla.evaluation.statistics import mcnemar, wilson
+from vla.evaluation.statistics import mcnemar, percentages, summary
 from vla.utils.csv_tables import markdown, put, read_table, write_table
 
 HERE = Path(__file__).parent
@@ -61,12 +61,9 @@ def main() -> None:
     for setting, label in LABELS.items():
         for task in ("push", "push-back"):
             own, other = ([r for r in found[s] if r.task == task] for s in (setting, "corrected"))
-            wins = sum(r.success for r in own)
-            low, high = wilson(wins, len(own))
-            shares = [f"{100 * v:.1f}" for v in (wins / len(own), low, high)]
             p = "" if setting == "corrected" else f"{mcnemar(own, other)['p']:.2g}"
-            columns = ("instructions", "task", "episodes", "success", "low", "high", "p")
-            rows.append(dict(zip(columns, [label, task, str(len(own)), *shares, p], strict=True)))
+            start = {"instructions": label, "task": task, "episodes": str(len(own))}
+            rows.append(start | percentages(summary(own)[task]) | {"p": p})
     write_table(HERE / "instructions.csv", rows)
     put(HERE / "README.md", "instructions", tables()["instructions"])
 

@@ -23,6 +23,7 @@ from vla.evaluation.offline import offline
 from vla.evaluation.results import read_results
 from vla.evaluation.rollout import open_benchmark
 from vla.evaluation.run import run_eval
+from vla.evaluation.statistics import percentages
 from vla.policies.checkpoint import load_policy
 from vla.training.run import RunConfig, train
 from vla.utils.csv_tables import markdown, put, read_table, write_table
@@ -66,7 +67,7 @@ def evaluated(label: str, policy: Path, episodes: int, shuffle: bool) -> list[di
             "tasks": int(s["tasks"]),
             "episodes": int(s["n"]),
         }
-        | {k: f"{100 * s[k]:.1f}" for k in ("success", "low", "high")}
+        | percentages(s)
         for name, s in found.items()
     ]
 

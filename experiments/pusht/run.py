@@ -18,7 +18,7 @@ from vla.benchmarks.base import SEED
 from vla.config import load_config
 from vla.evaluation.results import read_results
 from vla.evaluation.run import run_eval
-from vla.evaluation.statistics import wilson
+from vla.evaluation.statistics import percentages, summary
 from vla.policies.checkpoint import load_policy
 from vla.training.run import RunConfig, train
 from vla.utils.csv_tables import markdown, put, read_table, write_table
@@ -44,8 +44,6 @@ def evaluated(head: str, policy: Path, episodes: int) -> dict[str, Any]:
     found = read_results(out / "results.json")
     scores = np.array([r.metrics["score"] for r in found])
     draws = np.random.default_rng(0).choice(scores, (RESAMPLES, len(scores))).mean(1)
-    wins = sum(r.success for r in found)
-    low, high = wilson(wins, len(found))
     model: Any = load_policy(policy)
     return {
         "head": head,
@@ -55,9 +53,7 @@ def evaluated(head: str, policy: Path, episodes: int) -> dict[str, Any]:
         "score_low": f"{np.quantile(draws, 0.025):.3f}",
         "score_high": f"{np.quantile(draws, 0.975):.3f}",
         "overlap": f"{np.mean([r.metrics['overlap'] for r in found]):.3f}",
-        "success": f"{100 * wins / len(found):.1f}",
-        "low": f"{100 * low:.1f}",
-        "high": f"{100 * high:.1f}",
+        **percentages(summary(found)["pusht"]),
     }
 
 

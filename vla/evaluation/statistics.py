@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,11 @@ def summary(results: Sequence[EpisodeResult]) -> dict[str, dict[str, float]]:
             **{m: float(np.mean([r.metrics[m] for r in group if m in r.metrics])) for m in names},
         }
     return rows
+
+
+def percentages(shares: Mapping[str, float]) -> dict[str, str]:
+    """Success and its bounds, of a row of ``summary``, in % with one decimal for CSV files."""
+    return {name: f"{100 * shares[name]:.1f}" for name in ("success", "low", "high")}
 
 
 def mcnemar(ours: Sequence[EpisodeResult], theirs: Sequence[EpisodeResult]) -> dict[str, Any]:
