@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from fake_policies import RecordingPolicy
 
+from vla.benchmarks import gym_make
 from vla.benchmarks.base import EpisodeResult
 from vla.benchmarks.recording import BenchmarkSource
 from vla.errors import ConfigError, EnvironmentFailed
@@ -177,3 +179,26 @@ def test_chunks_are_executed_as_the_options_say(tmp_path: Path) -> None:
         tasks = benchmark.tasks()
         evaluate(policy, benchmark, tasks, 1, progress=False, execution=execution)
         assert len(policy.calls) == calls
+
+
+@pytest.mark.parametrize(
+    ("screen", "library", "present", "chosen"),
+    [
+        ("", "libEGL.so.1", "", "egl"),
+        (":0", "libEGL.so.1", "", ""),
+        ("", None, "", ""),
+        ("", "libEGL.so.1", "osmesa", "osmesa"),
+    ],
+)
+def test_mujoco_renders_by_egl_where_there_is_no_screen(
+    screen: str, library: str | None, present: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vla.benchmarks.gym_make.sys.platform", "linux")
+    monkeypatch.setattr("vla.benchmarks.gym_make.find_library", lambda name: library)
+    monkeypatch.setenv("DISPLAY", screen)
+    monkeypatch.setenv("WAYLAND_DISPLAY", "")
+    monkeypatch.setenv("MUJOCO_GL", present)
+    gym_make._needs_egl.cache_clear()
+    gym_make.make_environment("CartPole-v1", {}).close()
+    assert os.environ["MUJOCO_GL"] == chosen
+    gym_make._needs_egl.cache_clear()

@@ -99,7 +99,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     options = parser.parse_args()
     path = HERE / "results.csv"
-    rows = read_table(path) if path.is_file() else []
+    present = read_table(path) if path.is_file() else []
+    rows: dict[Any, Any] = {(r["task"], r["policy"]): r for r in present}
     for part in options.only:
         recording, config = PARTS[part][:2]
         vla(*recording)
@@ -111,9 +112,8 @@ def main() -> None:
         for label, who in policies.items():
             out = Path("runs") / part / f"eval_{label.replace(', ', '_').replace(' ', '_')}"
             new = evaluated(part, label, who, out)
-            known = {(r["task"], r["policy"]) for r in new}
-            rows = [r for r in rows if (r["task"], r["policy"]) not in known] + new
-            write_table(path, rows)
+            rows |= {(r["task"], r["policy"]): r for r in new}
+            write_table(path, [*rows.values()])
     put(HERE / "README.md", "table", tables()["table"])
 
 

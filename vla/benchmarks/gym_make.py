@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import importlib.util
+import os
+import sys
 from collections.abc import Mapping, Sequence
+from ctypes.util import find_library
 from typing import Any
 
 import gymnasium as gym
@@ -27,6 +31,8 @@ def make_environment(
         ConfigError: an unknown id or module, a missing package, wrong options, or an environment
             or wrapper that cannot be made.
     """
+    if not os.environ.get("MUJOCO_GL") and _needs_egl():
+        os.environ["MUJOCO_GL"] = "egl"  # before MuJoCo is imported
     env = _made(id, options)
     for k, entry in enumerate(wrappers):
         arguments = dict(entry) if isinstance(entry, Mapping) else {"wrapper": entry}
@@ -41,6 +47,13 @@ def make_environment(
         if not isinstance(env, gym.Env):
             raise ConfigError(f"{where}: {path} gives {type(env).__name__}, not an environment")
     return env
+
+
+@functools.cache
+def _needs_egl() -> bool:
+    """True on Linux without a screen, where MuJoCo's default (GLFW) cannot render."""
+    screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return sys.platform == "linux" and not screen and find_library("EGL") is not None
 
 
 def require(module: str, extra: str) -> None:
