@@ -32,6 +32,7 @@ SCRIPTS = (
     "metaworld/run.py",
     "metaworld/instructions.py",
     "gymnasium/run.py",
+    "language_table/run.py",
 )
 
 

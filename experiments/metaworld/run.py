@@ -56,8 +56,11 @@ def evaluated(label: str, policy: Path, episodes: int, shuffle: bool) -> list[di
     found = group_summary(benchmark, read_results(out / "results.json"))
     if not shuffle:
         shutil.copy(out / "tasks.csv", HERE / "tasks.csv")
-        lines = [list(r.values()) for r in comparison_rows(benchmark, found, label)]
-        header = list(comparison_rows(benchmark, found, label)[0])
+        lines = [
+            [value for name, value in row.items() if name != "source"]
+            for row in comparison_rows(benchmark, found, label)
+        ]
+        header = [n for n in comparison_rows(benchmark, found, label)[0] if n != "source"]
         put(HERE / "README.md", "table", markdown(header, lines))
     return [
         {
