@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("starlette")
-from command_line import call
+from command_line import call, here, line
 from conftest import REPOSITORY
 from fake_policies import SummingPolicy
 from protocol_clients import IMAGE
@@ -22,6 +23,7 @@ from vla.serve import client as module
 from vla.serve.access import KEY
 from vla.serve.client import PolicyClient, Refused
 
+__all__ = ["here", "line"]  # fixtures
 pytestmark = pytest.mark.filterwarnings("default")
 IMAGES = {"top": IMAGE}
 
@@ -105,3 +107,10 @@ def test_the_command_checks_a_server(capsys: pytest.CaptureFixture[str]) -> None
         assert "latency ms median" in capsys.readouterr().out
     assert call("client", f"ws://{address}", "--timeout", "0.2") == 2
     assert "no answer within" in capsys.readouterr().err
+
+
+def test_an_address_of_another_protocol_is_refused_at_once(line: Callable[..., str]) -> None:
+    for url in ("http://127.0.0.1:8000", "localhost:8000"):
+        with pytest.raises(ValueError, match=f"{url}: expected ws://HOST:PORT"):
+            PolicyClient(url, timeout=0.1)
+    assert "expected ws://HOST:PORT" in line("client", "http://127.0.0.1:8000")

@@ -18,6 +18,7 @@ from vla.training.checkpoint_io import LAST, checkpoint_step
 from vla.training.config import EvalConfig, RunConfig
 from vla.training.run import train
 from vla.training.run_folder import check_folder, read_summary
+from vla.utils import notes
 
 
 class Saver:
@@ -135,3 +136,16 @@ def test_a_run_of_an_older_version_continues(tiny_run: dict[str, Any], tmp_path:
     tiny_run["train"] = train | {"eval": {"episodes": 2}}
     tiny_run["trainer"] = {"precision": "bf16-mixed"}
     assert check_folder(folder, check(tiny_run, RunConfig, "")) == []
+
+
+def test_data_without_a_benchmark_is_pointed_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("vla.training.benchmark_eval._robot_data", lambda config: None)
+    trainer: Any = SimpleNamespace(global_rank=0)
+    for episodes, count in ((0, 0), (1, 1)):
+        options = SimpleNamespace(eval=EvalConfig(episodes=episodes))
+        config: Any = SimpleNamespace(output_dir=str(tmp_path), train=options)
+        notes.note.cache_clear()
+        BenchmarkEval(config, Saver(0)).on_fit_start(trainer, None)
+        assert capsys.readouterr().err.count("train.eval.benchmark names one") == count

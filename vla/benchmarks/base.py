@@ -16,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 
 from vla.config.registry import nearest
+from vla.errors import DataError
 from vla.types import ActionSpace
 
 SEED = 1_000_003  # first seed of evaluation; demonstrations are recorded with other seeds
@@ -116,6 +117,20 @@ class Benchmark(ABC):
         """A new scripted expert for one episode of the task; None if there is none."""
         return None
 
+    def required_expert(self, task: Task) -> Expert:
+        """``expert``.
+
+        Raises:
+            DataError: there is none.
+        """
+        found = self.expert(task)
+        if found is None:
+            raise DataError(
+                f"{self.name}: task {task.id!r} has no scripted expert (with the benchmark gym, "
+                "expert=module:name gives one)"
+            )
+        return found
+
     def checks(self, task: Task) -> Iterable[Check]:
         """Conventions of this benchmark for ``vla bench-check``, measured one after another.
 
@@ -136,7 +151,9 @@ class Benchmark(ABC):
         return np.clip(np.zeros(len(low)), low, high).astype(np.float32) if last is None else last
 
     def select(self, names: Sequence[str] = (), group: str | None = None) -> list[Task]:
-        """Tasks by id or group; "all" is the group of all tasks. By default ``default_tasks``.
+        """Tasks by id or group, each once; "all" is the group of all tasks.
+
+        By default ``default_tasks``.
 
         Raises:
             ValueError: an unknown name; the message has the nearest one and the choices.
@@ -154,7 +171,7 @@ class Benchmark(ABC):
             raise ValueError(
                 f"{self.name}: no task or group {unknown[0]!r}{nearest(unknown[0], by_name)}"
             )
-        return [task for name in chosen for task in by_name[name]]
+        return list(dict.fromkeys(task for name in chosen for task in by_name[name]))
 
     def summarise(self, episodes: Sequence[EpisodeResult]) -> dict[str, float]:
         """Published averages by group: the mean over columns of the mean over their tasks.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vla.benchmarks.base import SEED, Benchmark, Check, Task
-from vla.benchmarks.checks import checks_of, compare_actions, compare_inputs
+from vla.benchmarks.checks import checks_of, compare_actions, compare_bounds, compare_inputs
 from vla.config import override
 from vla.data.images import decode_image
 from vla.data.packed import PackedFolder, open_packed
@@ -95,6 +95,10 @@ def _of_data(benchmark: Benchmark, task: Task, folder: Path) -> Iterator[Check]:
     if manifest.action_space is None:
         raise DataError(f"{folder}: image-text data has no actions; choose recorded robot data")
     yield from compare_actions(manifest.action_space, benchmark.action_space, "data")
+    values = manifest.statistics.get("actions")
+    if values is not None:
+        space = benchmark.action_space
+        yield compare_bounds("data: recorded actions", values["min"], values["max"], space)
     with closing(CheckedEnvironment(benchmark, task)) as env:
         state = read_steps(next(packed.samples())).get("state", np.zeros((1, 0)))
         yield from compare_inputs(env, manifest.cameras, state.shape[1], "data")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +12,7 @@ import gymnasium as gym
 
 from vla.benchmarks.base import Benchmark, Expert, Task
 from vla.benchmarks.gym_actions import VectorActions
-from vla.benchmarks.gym_make import imported, make_environment
+from vla.benchmarks.gym_make import make_environment, new_expert
 from vla.benchmarks.gym_outcome import OutcomeEnvironment, Success, Timing, parse_scores
 from vla.benchmarks.image_env import ImageEnvironment, Pixels, shows_images
 from vla.config import register
@@ -81,8 +83,8 @@ class GymBenchmark(Benchmark):
         # Bound numbers in actions as the environment's action space says. false where that space is
         # too narrow, e.g. gym-aloha's, whose joint angles exceed its -1 to 1.
         clip_actions: bool = True,
-        # "module:name" of a function or class without arguments that gives one episode's expert:
-        # (environment, observation) -> the environment's own action. null: none.
+        # "module:name" of an expert, (environment, observation) -> the environment's own action, or
+        # of a class or function without arguments that gives one for each episode. null: none.
         expert: str | None = None,
         *,
         policy_cameras: tuple[str, ...] = (),
@@ -105,28 +107,38 @@ class GymBenchmark(Benchmark):
         given = tasks or {id: GymTask()}
         self._tasks = [Task(n, t.instruction or instruction, t.group) for n, t in given.items()]
         self._variants = dict(given)
-        self._find_limits()
-
-    def _find_limits(self) -> None:
-        """Make the first task's environment once, for its actions, rate, limit and images."""
-        first = self._tasks[0]
-        env = self._make(first)
-        if getattr(env.spec, "max_episode_steps", None) is None:
-            self.options["max_episode_steps"] = MAX_STEPS
-        self.max_steps = getattr(env.spec, "max_episode_steps", None) or MAX_STEPS
-        self._vector = self._actions(env)
+        self._renders: dict[str, bool] = {}  # gymnasium id -> its images come from ``render()``
+        with closing(self._make(self._tasks[0])) as env:
+            self._vector = self._actions(env)
         self.action_space = self._vector.space
-        space = getattr(env, "observation_space", None)
-        observed = self.pixels != "render" and shows_images(space)
-        if not observed and "rgb_array" in env.metadata.get("render_modes", ()):
-            self.options.setdefault("render_mode", "rgb_array")
-        env.close()
+
+    @functools.cached_property
+    def max_steps(self) -> int:  # type: ignore[override]
+        """The largest limit of all tasks; makes an environment of each."""
+        return max(self._limit(task) for task in self._tasks)
+
+    def _limit(self, task: Task) -> int:
+        with closing(self._make(task)) as env:
+            return getattr(env.spec, "max_episode_steps", None) or MAX_STEPS
 
     def _make(self, task: Task) -> gym.Env[Any, Any]:
+        """The environment of a task, with ``render()`` if it needs that, and with a limit."""
         variant = self._variants[task.id]
-        return make_environment(
-            variant.id or self.id, self.options | variant.options, self.wrappers
-        )
+        id, options = variant.id or self.id, self.options | variant.options
+        if self._renders.get(id):
+            options = {"render_mode": "rgb_array"} | options
+        env = make_environment(id, options, self.wrappers)
+        if id not in self._renders:
+            space = getattr(env, "observation_space", None)
+            observed = self.pixels != "render" and shows_images(space)
+            known = "rgb_array" in env.metadata.get("render_modes", ())
+            self._renders[id] = known and not observed
+            if self._renders[id]:
+                env.close()
+                return self._make(task)
+        if getattr(env.spec, "max_episode_steps", None) is None:
+            return gym.wrappers.TimeLimit(env, MAX_STEPS)
+        return env
 
     def _actions(self, env: gym.Env[Any, Any]) -> VectorActions:
         rate = float(self.rate_hz or env.metadata.get("render_fps") or RATE_HZ)
@@ -168,7 +180,7 @@ class GymBenchmark(Benchmark):
         """The expert of the option ``expert``."""
         if self.expert_path is None:
             return None
-        act = imported(self.expert_path, "benchmark.expert")()
+        act = new_expert(self.expert_path)
 
         def vector(env: gym.Env[Any, Any], observation: dict[str, Any]) -> Any:
             return self._vector.encode(act(env, observation))

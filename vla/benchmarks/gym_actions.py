@@ -70,9 +70,15 @@ class VectorActions:
         return _joined(self.native, parts, "")
 
     def encode(self, action: Any) -> np.ndarray:
-        """The vector (A,) float32 of one of the environment's own actions."""
+        """The vector (A,) float32 of one of the environment's own actions, clipped to the bounds.
+
+        ``decode`` clips to the same bounds, so the vector is what the environment executes.
+        """
         parts = [np.asarray(_part(action, name), np.float32).reshape(-1) for name, _ in self.leaves]
-        return np.concatenate(parts)
+        vector = np.concatenate(parts)
+        if vector.shape != (self.space.dim,):
+            return vector  # ``CheckedEnvironment`` refuses it
+        return np.clip(vector, *np.array([self.space.low, self.space.high], np.float32))
 
 
 def _leaves(space: gym.Space[Any], prefix: str = "") -> Iterator[tuple[str, gym.Space[Any]]]:

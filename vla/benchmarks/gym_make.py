@@ -6,10 +6,13 @@ import difflib
 import functools
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from ctypes.util import find_library
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -77,6 +80,7 @@ def imported(path: str, where: str) -> Any:
     module, colon, name = path.partition(":")
     if not (module and colon and name):
         raise ConfigError(f"{where}: expected module:name, got {path!r}")
+    _search_here(module)
     try:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
@@ -90,9 +94,57 @@ def imported(path: str, where: str) -> Any:
     return found
 
 
+def new_expert(path: str) -> Any:
+    """An expert for one episode by its import path, see ``GymBenchmark``.
+
+    Raises:
+        ConfigError: the path has no expert, or it cannot be made.
+    """
+    where = "benchmark.expert"
+    found = imported(path, where)
+    if not callable(found):
+        raise ConfigError(f"{where}: {path} is {type(found).__name__}, not a function or class")
+    if not isinstance(found, type) and _takes(found, 2):
+        return found
+    try:
+        act = found()
+    except Exception as error:  # other people's code raises any exception
+        raise ConfigError(f"{where}: {path}() failed ({_reason(error)})") from error
+    if not callable(act):
+        raise ConfigError(f"{where}: {path}() gives {type(act).__name__}, not an expert")
+    return act
+
+
+def _takes(function: Any, count: int) -> bool:
+    """True if a function can be called with so many arguments, and not without any."""
+    try:
+        parameters = inspect.signature(function)
+        parameters.bind(*range(count))
+    except (TypeError, ValueError):  # ValueError: a function of C code has no signature
+        return False
+    try:
+        parameters.bind()
+    except TypeError:
+        return True
+    return False
+
+
+def _search_here(module: str) -> None:
+    """Let Python find a module of the current folder that is installed nowhere.
+
+    ``python -m vla`` searches that folder, the command ``vla`` does not.
+    """
+    first, here = module.partition(".")[0], str(Path.cwd())
+    if not first or first in sys.modules or importlib.util.find_spec(first) is not None:
+        return
+    if PathFinder.find_spec(first, [here]) is not None:
+        sys.path.append(here)
+
+
 def _made(id: str, options: Mapping[str, Any]) -> gym.Env[Any, Any]:
     where = f"benchmark.id={id!r}"
     module, _, name = id.rpartition(":")
+    _search_here(module)
     try:
         env: Any = gym.make(id, disable_env_checker=True, **options)
     except ModuleNotFoundError as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium as gym
+import numpy as np
 
 from vla.errors import ConfigError, EnvironmentFailed
 from vla.utils.notes import note
@@ -77,13 +78,17 @@ class OutcomeEnvironment(gym.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> Any:
         """As in gymnasium."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        self.total, self.steps = self.total + float(reward), self.steps + 1
+        given: Any
+        observation, given, terminated, truncated, info = self.env.step(action)
+        if np.ndim(given):
+            raise EnvironmentFailed(f"the reward is {given!r}, expected one number")
+        reward = float(given)
+        self.total, self.steps = self.total + reward, self.steps + 1
         for column, (way, name) in self.scores.items():
-            value = float(reward) if name == REWARD else self._number(info, name)
+            value = reward if name == REWARD else self._number(info, name)
             self.known[column] = self._updated(self.known.get(column), way, value)
         ended = terminated or truncated
-        won = self._won(info, float(reward), ended)
+        won = self._won(info, reward, ended)
         terminated = terminated or (won and self.success.timing == "any")
         return observation, reward, terminated, truncated, info | {"success": won} | self.known
 

@@ -45,7 +45,7 @@ class ImageEnvironment(gym.Wrapper[dict[str, Any], np.ndarray, Any, Any]):
 
     Args:
         cameras: of the policy; empty: those of ``names``, else the environment's own.
-        instruction: used if neither the observation nor ``info`` has one.
+        instruction: used if neither the observations nor ``info`` had one in this episode.
         names: camera of the policy -> name in the observation, where they differ.
         state: names of the observation's fields that form the state, in order; None: ``STATES``.
         pixels: "render" uses ``render()`` also if the observation has images; "observation" never.
@@ -79,6 +79,7 @@ class ImageEnvironment(gym.Wrapper[dict[str, Any], np.ndarray, Any, Any]):
         self.reset_options = dict(reset_options or {})
         self.id = env.spec.id if env.spec else type(env.unwrapped).__name__
         self.rendered = LazyImages({})  # of the last observation
+        self.text = ""  # the last instruction that the environment gave in this episode
         self.peaks = _peaks(getattr(env, "observation_space", None))
 
     def reset(
@@ -86,6 +87,7 @@ class ImageEnvironment(gym.Wrapper[dict[str, Any], np.ndarray, Any, Any]):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """As in gymnasium."""
         self.rendered.expire()
+        self.text = ""
         chosen = self.reset_options | (options or {})
         observation, info = self.env.reset(seed=seed, options=chosen or None)
         return self._convert(observation, info), info
@@ -119,6 +121,7 @@ class ImageEnvironment(gym.Wrapper[dict[str, Any], np.ndarray, Any, Any]):
                 if key is not None and isinstance(known[key], str | bytes):
                     value = known[key]
                     text = text or (value.decode() if isinstance(value, bytes) else str(value))
+        self.text = text = text or self.text
         if self.instruction_key and not text:
             texts = [k for known in (fields, info) for k, v in known.items() if isinstance(v, str)]
             raise ValueError(
@@ -180,6 +183,12 @@ class ImageEnvironment(gym.Wrapper[dict[str, Any], np.ndarray, Any, Any]):
             images = image_fields(fields)
             numbers = [n for n in fields if n not in images]
             names = [n for n in STATES if find_name(n, numbers)][:1]
+            arrays = [n for n in numbers if isinstance(fields[n], np.ndarray)]
+            if arrays and not names:
+                note(
+                    f"{self.id}: its observations give no state; name the fields with "
+                    f"'state=[NAME,NAME]', choices: {', '.join(arrays)}"
+                )
         how = "name the fields with state=[NAME,NAME]"
         return {"state": joined_state(fields, names, how, self.id)} if names else {}
 

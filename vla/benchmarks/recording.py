@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vla.benchmarks.base import SEED, Benchmark, Expert, Task
+from vla.benchmarks.base import SEED, Benchmark, Task
 from vla.config import build, override, register
 from vla.data.images import encode_image
 from vla.data.manifest import Manifest
@@ -19,6 +19,7 @@ from vla.data.source import Source
 from vla.errors import DataError
 from vla.evaluation.checked_env import CheckedEnvironment
 from vla.types import Episode
+from vla.utils.notes import note
 
 IN_A_ROW = 5  # episodes of a task in a row in recordings of ``vla record``
 SHARD = 50  # smallest number of episodes of their shards, if there are as many
@@ -50,7 +51,7 @@ class BenchmarkSource(Source):
         self.action_space = self._benchmark.action_space
         self.tasks = self._benchmark.select(self.task_names)
         for task in self.tasks:
-            self._expert(task)
+            self._benchmark.required_expert(task)
         self._rounds = math.ceil(episodes / len(self.tasks))
         if seed + attempts * self._rounds > SEED:
             raise DataError(
@@ -58,15 +59,25 @@ class BenchmarkSource(Source):
                 f"evaluation has those from {SEED} on; decrease seed, episodes or attempts"
             )
         with closing(CheckedEnvironment(self._benchmark, self.tasks[0])) as env:
-            images = list(env.reset(seed=seed)[0]["images"].values())
-        sizes = {image.shape[:2] for image in images}
-        self.image_size = next(iter(sizes)) if len(sizes) == 1 else (0, 0)
+            observation = env.reset(seed=seed)[0]
+            self._check(self.tasks[0], observation)
+            sizes = {camera: i.shape[:2] for camera, i in observation["images"].items()}
+        distinct = set(sizes.values())
+        self.image_size = distinct.pop() if len(distinct) == 1 else (0, 0)
+        if len(distinct) > 1:
+            found = ", ".join(f"{camera} {h} x {w}" for camera, (h, w) in sizes.items())
+            note(
+                f"images of different sizes ({found}): a policy takes one size, so train with one "
+                f"of them, for example data.window.cameras=[{next(iter(sizes))}]"
+            )
 
-    def _expert(self, task: Task) -> Expert:
-        expert = self._benchmark.expert(task)
-        if expert is None:
-            raise DataError(f"{self._benchmark.name}: task {task.id!r} has no scripted expert")
-        return expert
+    def _check(self, task: Task, observation: Mapping[str, Any]) -> None:
+        """Refuse an episode without an instruction before it is recorded."""
+        if not observation["instruction"].strip():
+            raise DataError(
+                f"{self._benchmark.name}: task {task.id!r} has no instruction; set the benchmark's "
+                "instruction='...'"
+            )
 
     def __len__(self) -> int:
         return self.episodes
@@ -82,8 +93,8 @@ class BenchmarkSource(Source):
                     return episode
             raise DataError(
                 f"episode {index}: the expert of task {task.id!r} failed in {self.attempts} "
-                f"attempts (the last had seed {seed}); leave out the task, or increase attempts in "
-                "a pack file"
+                f"attempts (the last had seed {seed}); `vla eval expert` shows its success, --task "
+                "chooses other tasks, and in a pack file source.attempts can be larger"
             )
         except BaseException:
             is_last = True
@@ -115,9 +126,11 @@ class BenchmarkSource(Source):
 
     def _record(self, index: int, env: CheckedEnvironment, task: Task, seed: int) -> Episode | None:
         """One episode, or None if it is not successful."""
-        expert, benchmark = self._expert(task), self._benchmark
+        benchmark = self._benchmark
+        expert = benchmark.required_expert(task)
         observation, info = env.reset(seed=seed)
-        instruction = str(observation["instruction"])
+        self._check(task, observation)
+        texts: list[str] = []
         images: dict[str, list[bytes]] = {camera: [] for camera in observation["images"]}
         actions, states, rewards, plans, ended = [], [], [], [], False
         while not ended:
@@ -125,6 +138,7 @@ class BenchmarkSource(Source):
                 images[camera].append(encode_image(image))
             if "state" in observation:
                 states.append(observation["state"])
+            texts.append(str(observation["instruction"]))
             plans.append(str(info.get("plan", "")))
             action = env.expert_action(expert, observation)
             observation, reward, terminated, truncated, info = env.step(action)
@@ -135,7 +149,8 @@ class BenchmarkSource(Source):
             return None
         return Episode(
             key=f"{index:07d}",
-            instruction=instruction,
+            instruction=texts[0],
+            instructions=texts if len(set(texts)) > 1 else [],
             images=images,
             actions=np.array(actions, np.float32),
             state=np.array(states, np.float32) if states else None,

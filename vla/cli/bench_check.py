@@ -7,11 +7,11 @@ from typing import Annotated, Optional
 
 import typer
 
-from vla.cli.options import BenchmarkOverrides
+from vla.cli.options import BenchmarkOverrides, Simulator, named_benchmark
 
 
 def bench_check(
-    benchmark: Annotated[str, typer.Argument(help="name of a benchmark")],
+    benchmark: Simulator,
     overrides: BenchmarkOverrides = None,
     task: Annotated[
         Optional[str], typer.Option(help="the task that is checked (default: the first)")
@@ -35,5 +35,6 @@ def bench_check(
     """
     from vla.benchmarks.check_run import run_checks
 
-    if not run_checks(benchmark, overrides or [], task, policy, data, attempts):
+    name, options = named_benchmark(benchmark, overrides)
+    if not run_checks(name, options, task, policy, data, attempts):
         raise typer.Exit(1)

@@ -15,10 +15,12 @@ from vla.cli.options import (
     EnvironmentId,
     Json,
     PackedData,
+    Simulator,
     Tasks,
     VideoFolder,
     benchmark_config,
     camera_names,
+    named_benchmark,
     split_names,
 )
 
@@ -82,7 +84,7 @@ def pack(
 
 
 def record(
-    benchmark: Annotated[str, typer.Argument(help="name of a benchmark with experts")],
+    benchmark: Simulator,
     out: Annotated[Path, typer.Argument(help="folder for the shards")],
     overrides: BenchmarkOverrides = None,
     episodes: Annotated[int, typer.Option(min=1, max=100_000, help="episodes per task")] = 50,
@@ -107,9 +109,8 @@ def record(
     from vla.data.summary import print_summary
 
     workers = (os.cpu_count() or 1) if workers is None else workers
-    record_episodes(
-        benchmark, out, episodes, split_names(task), workers, seed, overrides or [], force
-    )
+    name, options = named_benchmark(benchmark, overrides)
+    record_episodes(name, out, episodes, split_names(task), workers, seed, options, force)
     print_summary(out)
 
 

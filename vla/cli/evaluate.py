@@ -69,7 +69,10 @@ def evaluate(
     camera: Cameras = None,
     robot: Robot = None,
     compare_to: Annotated[
-        Optional[Path], typer.Option(help="results.json of another policy: McNemar's exact test")
+        Optional[Path],
+        typer.Option(
+            help="results.json of another policy with the same episodes: McNemar's exact test"
+        ),
     ] = None,
     plan: Plans = None,
     temperature: Temperature = None,

@@ -90,7 +90,10 @@ def _data(facts: dict[str, Any]) -> list[str]:
     if packed and web:
         found.append(_row("split", f"{facts['train']} train, {facts['val']} val"))
     if facts["cameras"]:
-        text = ", ".join(f"{c} {h} x {w} px" for c, (h, w) in facts["cameras"].items())
+        text = ", ".join(
+            f"{c} {h} x {w} px" if h else f"{c} (sizes differ)"
+            for c, (h, w) in facts["cameras"].items()
+        )
         fit = f"; images fitted by {facts['image_fit']}" if packed else ""
         found += _wrapped("cameras", text + fit)
     if facts["actions"]:

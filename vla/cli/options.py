@@ -35,6 +35,9 @@ Tasks = Annotated[
         help="task or group; several with commas or repeated; list: vla zoo --tasks BENCHMARK",
     ),
 ]
+Simulator = Annotated[
+    str, typer.Argument(help="name of a benchmark, or a gymnasium environment as module:id")
+]
 EnvironmentId = Annotated[
     Optional[str], typer.Option(help="instead of --benchmark: any gymnasium id, or module:id")
 ]
@@ -108,6 +111,12 @@ def benchmark_config(name: str | None, env: str | None) -> dict[str, str]:
     if env is not None:
         return {"name": "gym", "id": env}
     return {} if name is None else {"name": name}
+
+
+def named_benchmark(name: str, overrides: list[str] | None) -> tuple[str, list[str]]:
+    """Benchmark and options of an argument that is its name, or a gymnasium id as module:id."""
+    given = overrides or []
+    return ("gym", [f"id={name}", *given]) if ":" in name else (name, given)
 
 
 def camera_names(values: list[str] | None) -> dict[str, str]:

@@ -42,7 +42,8 @@ def _images(frames: list[np.ndarray]) -> torch.Tensor:
     if len(shapes) > 1:
         raise DataError(
             f"images of different sizes in one batch: {sorted(shapes)}; "
-            "pack the data sets with one size"
+            "pack the data sets with one size, or choose cameras of one size with "
+            "data.window.cameras=[NAME]"
         )
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
 

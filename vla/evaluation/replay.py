@@ -35,7 +35,7 @@ def replay(
     starts: Starts | None = None,
     names: Mapping[str, str] | None = None,
 ) -> tuple[list[EpisodeResult], list[float | None], list[list[np.ndarray]]]:
-    """Execute the first ``episodes`` of the training split.
+    """Execute the first ``episodes`` of a data set, also those of its validation split.
 
     An episode starts from its recorded first state if its info has a seed or ``reset_options``,
     otherwise from a fresh reset.
@@ -69,7 +69,7 @@ def replay(
     env: CheckedEnvironment | None = None
     task: Task | None = None
     results, differences, videos = [], [], []
-    for number, sample in enumerate(islice(iter_samples(data, "train"), episodes)):
+    for number, sample in enumerate(islice(iter_samples(data), episodes)):
         meta, steps = read_json(sample), read_steps(sample)
         instruction = summary(read_instructions(meta, len(steps["actions"])))
         chosen, seed = (starts or Starts()).of(benchmark, number, meta, instruction)

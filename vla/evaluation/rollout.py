@@ -12,7 +12,6 @@ import numpy as np
 
 from vla.benchmarks.base import SEED, Benchmark, EpisodeResult, Task
 from vla.config import build
-from vla.errors import DataError
 from vla.evaluation.environment import check_actions
 from vla.evaluation.groups import group_summary
 from vla.evaluation.results import ResultRows
@@ -191,9 +190,8 @@ def evaluate(
     actor: PolicyRunner | RealTimeRunner | _Experts = _Experts()
     about: dict[str, Any] = {"benchmark": benchmark.name, "facts": benchmark.facts()}
     if policy is None:
-        missing = next((task.id for task in tasks if benchmark.expert(task) is None), None)
-        if missing is not None:
-            raise DataError(f"{benchmark.name}: task {missing!r} has no scripted expert")
+        for task in tasks:
+            benchmark.required_expert(task)
     else:
         spec, recorded = policy.spec, policy.spec.statistics.get("actions")
         check_actions(spec.action_space, benchmark.action_space, benchmark.name, recorded=recorded)

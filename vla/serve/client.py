@@ -34,6 +34,7 @@ class PolicyClient:
         timeout: seconds for one call, reconnection included.
 
     Raises:
+        ValueError: the address is not one of a websocket.
         TimeoutError: the server does not answer in time.
         ConnectionError: the server refuses the connection, for example because of the key.
     """
@@ -41,6 +42,8 @@ class PolicyClient:
     def __init__(
         self, url: str = "ws://127.0.0.1:8000", api_key: str | None = None, timeout: float = 10.0
     ) -> None:
+        if not url.startswith(("ws://", "wss://")):
+            raise ValueError(f"{url}: expected ws://HOST:PORT, for example ws://127.0.0.1:8000")
         self.url, self.timeout = url, timeout
         self._headers = {"Authorization": f"Api-Key {api_key}"} if api_key else {}
         self._socket: ClientConnection | None = None

@@ -23,6 +23,7 @@ from vla.evaluation.video import animation
 from vla.training.config import RunConfig
 from vla.training.log_video import log_video
 from vla.training.run_folder import EVAL
+from vla.utils.notes import note
 
 _VIDEOS = 8
 
@@ -119,7 +120,13 @@ class BenchmarkEval(lightning.Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Open one environment of the data's benchmark; go without evaluation if that fails."""
-        if trainer.global_rank or self.found is None or self.options.benchmark:
+        if trainer.global_rank or not self.options.episodes or self.options.benchmark:
+            return
+        if self.found is None:
+            note(
+                "no rollouts during training: the data was not recorded in a benchmark; "
+                "train.eval.benchmark names one"
+            )
             return
         try:
             benchmark = self._open()

@@ -134,7 +134,7 @@ def _more_steps(before: RunConfig, config: RunConfig) -> str:
     rates = [peak * lr_factor(config.optim, step, steps) for steps in (old, new)]
     return (
         f"{text}; the {config.optim.schedule} schedule now ends at step {new}: "
-        f"the learning rate at step {step} is {rates[1]:.2g} instead of {rates[0]:.2g}"
+        f"the learning rate at step {step} is {rates[1]:.4g} instead of {rates[0]:.4g}"
     )
 
 
