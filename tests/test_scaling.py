@@ -80,6 +80,8 @@ def test_cheap_runs_have_more_seeds_and_come_first(ladder: Path) -> None:
     assert [w[0].stage for w in stages(planned)] == ["pretrain", "run"]
     with pytest.raises(ConfigError, match="at least two sizes, one amount of data and one seed"):
         load_ladder(ladder, ["seeds=[]"])
+    with pytest.raises(ConfigError, match=r"seeds: expected different ones, got \[1, 1\]"):
+        load_ladder(ladder, ["seeds=[1,1]"])
 
 
 @pytest.mark.parametrize(

@@ -123,14 +123,16 @@ def load_ladder(path: str | Path, overrides: list[str]) -> ScaleConfig:
     """The checked configuration of a ladder.
 
     Raises:
-        ConfigError: see ``vla.config``; or fewer than two sizes, no data, no seeds, or an axis
-            with an unknown size or a name that is taken.
+        ConfigError: see ``vla.config``; or fewer than two sizes, no data, no seeds, a seed that
+            is there twice, or an axis with an unknown size or a name that is taken.
     """
     config: ScaleConfig = load_config(path, overrides, ScaleConfig)
     if len(config.sizes) < 2 or not config.data or not config.seeds:
         raise ConfigError(
             f"{path}: a ladder needs at least two sizes, one amount of data and one seed"
         )
+    if len(set(config.seeds)) < len(config.seeds):
+        raise ConfigError(f"{path}: seeds: expected different ones, got {config.seeds}")
     taken = list(config.data)
     for name, axis in config.axes.items():
         if axis.size not in config.sizes:
