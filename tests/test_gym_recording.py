@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from command_line import call
 
 from vla.benchmarks import gym as gym_benchmark
 from vla.benchmarks.check_run import run_checks
@@ -212,3 +213,24 @@ def test_modules_of_the_current_folder_are_found(
     with pytest.raises(ConfigError, match="cannot import the module my_own_plane"):
         imported("my_own_plane:value", "benchmark.expert")
     sys.modules.pop("my_own_line")
+
+
+def test_the_commands_take_an_environment_of_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_line.py").write_text(
+        "import gymnasium, numpy\n"
+        f"from {__name__} import Line\n"
+        "def expert(env, observation):\n"
+        "    return numpy.ones(1)\n"
+        "gymnasium.register('Own-v0', Line)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    monkeypatch.setattr(sys, "argv", [])
+    own, data = ("own_line:Own-v0", "expert=own_line:expert"), tmp_path / "data"
+    assert call("record", own[0], data, own[1], "--episodes", "2", "--workers", "0") == 0
+    assert call("bench-check", *own, "--data", data) == 0
+    assert call("eval", "expert", "--env", *own, "--episodes", "1") == 0
+    sys.modules.pop("own_line")
+    del gym.registry["Own-v0"]
