@@ -103,6 +103,14 @@ class ActionSpace:
         """Number of action dimensions."""
         return len(self.names)
 
+    def finite_bounds(self, far: float = 10.0) -> tuple[np.ndarray, np.ndarray]:
+        """Bounds (A,), with ``far`` from 0 or from the other bound instead of infinity."""
+        low, high = np.array(self.low), np.array(self.high)
+        return (
+            np.where(np.isinf(low), np.minimum(high, 0) - far, low),
+            np.where(np.isinf(high), np.maximum(low, 0) + far, high),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as lists and numbers, for JSON; without conventions that are not stated."""
         known = {k: v for k, v in asdict(self).items() if v or k not in _CONVENTIONS}

@@ -64,7 +64,7 @@ def run_checks(
     own = checks_of(benchmark, chosen, attempts)
     checks = list(track(own, f"check {name}", unit="checks"))
     checks += _of_policy(benchmark, chosen, spec) if spec else ()
-    checks += _of_data(benchmark, chosen, data) if data else ()
+    checks += _of_data(open_benchmark(config), chosen, data) if data else ()
     failed = sum(not check.passed for check in checks)
     facts = ", ".join(f"{key} {value}" for key, value in benchmark.facts().items())
     rows = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
@@ -14,7 +15,7 @@ from vla.evaluation.checked_env import CheckedEnvironment
 from vla.types import ActionSpace
 
 _STEPS = 1  # of the episodes with random actions
-_FAR = 10.0  # instead of infinite bounds
+_MARGIN = 1e-3  # of the range between two bounds
 
 
 def checks_of(benchmark: Benchmark, task: Task, attempts: int) -> Iterator[Check]:
@@ -34,7 +35,7 @@ def checks_of(benchmark: Benchmark, task: Task, attempts: int) -> Iterator[Check
 def _repeats(benchmark: Benchmark, env: gym.Env[Any, Any]) -> Iterator[Check]:
     """A seed gives one episode; two seeds may give two."""
     random = np.random.default_rng(0)
-    low, high = _finite(benchmark.action_space)
+    low, high = benchmark.action_space.finite_bounds()
     actions = random.uniform(low, high, (_STEPS, len(low))).astype(np.float32)
     first, again = (_episode(env, SEED, actions) for _ in range(2))
     (other,) = _episode(env, SEED + 1, actions[:0])
@@ -62,7 +63,7 @@ def _repeats(benchmark: Benchmark, env: gym.Env[Any, Any]) -> Iterator[Check]:
 def _bounds(benchmark: Benchmark, env: gym.Env[Any, Any]) -> Check:
     """Actions at both bounds are taken."""
     space, problems = benchmark.action_space, []
-    for name, bound in zip(("low", "high"), _finite(space), strict=True):
+    for name, bound in zip(("low", "high"), space.finite_bounds(), strict=True):
         env.reset(seed=SEED)
         try:
             state = env.step(np.array(bound, np.float32))[0].get("state", np.zeros(1))
@@ -129,7 +130,7 @@ def compare_bounds(
         for dimension, a, b, least, most in zip(
             theirs.names, low, high, theirs.low, theirs.high, strict=False
         )
-        if a < least - 1e-3 * (most - least) or b > most + 1e-3 * (most - least)
+        if a < least - (margin := _MARGIN * _width(least, most)) or b > most + margin
     ]
     return Check(
         name,
@@ -137,6 +138,10 @@ def compare_bounds(
         "; ".join(outside) or "within",
         not outside,
     )
+
+
+def _width(least: float, most: float) -> float:
+    return most - least if math.isfinite(most - least) else 1.0
 
 
 def compare_inputs(
@@ -155,10 +160,6 @@ def compare_inputs(
     yield Check(
         f"{giver}: state", f"{size} numbers", f"{state_dim} numbers", state_dim in (0, size)
     )
-
-
-def _finite(space: ActionSpace) -> tuple[np.ndarray, np.ndarray]:
-    return np.maximum(space.low, -_FAR), np.minimum(space.high, _FAR)
 
 
 def _episode(env: gym.Env[Any, Any], seed: int, actions: np.ndarray) -> list[dict[str, Any]]:

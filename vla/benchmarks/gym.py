@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,7 +108,8 @@ class GymBenchmark(Benchmark):
         given = tasks or {id: GymTask()}
         self._tasks = [Task(n, t.instruction or instruction, t.group) for n, t in given.items()]
         self._variants = dict(given)
-        self._renders: dict[str, bool] = {}  # gymnasium id -> its images come from ``render()``
+        _check_names(self._tasks)
+        self._renders: dict[str, bool] = {}  # task -> its images come from ``render()``
         with closing(self._make(self._tasks[0])) as env:
             self._vector = self._actions(env)
         self.action_space = self._vector.space
@@ -115,30 +117,28 @@ class GymBenchmark(Benchmark):
     @functools.cached_property
     def max_steps(self) -> int:  # type: ignore[override]
         """The largest limit of all tasks; makes an environment of each."""
-        return max(self._limit(task) for task in self._tasks)
+        return max(self._steps(task) for task in self._tasks)
 
-    def _limit(self, task: Task) -> int:
+    def _steps(self, task: Task) -> int:
         with closing(self._make(task)) as env:
-            return getattr(env.spec, "max_episode_steps", None) or MAX_STEPS
+            return _limit(env) or MAX_STEPS
 
     def _make(self, task: Task) -> gym.Env[Any, Any]:
         """The environment of a task, with ``render()`` if it needs that, and with a limit."""
         variant = self._variants[task.id]
         id, options = variant.id or self.id, self.options | variant.options
-        if self._renders.get(id):
+        if self._renders.get(task.id):
             options = {"render_mode": "rgb_array"} | options
         env = make_environment(id, options, self.wrappers)
-        if id not in self._renders:
+        if task.id not in self._renders:
             space = getattr(env, "observation_space", None)
             observed = self.pixels != "render" and shows_images(space)
             known = "rgb_array" in env.metadata.get("render_modes", ())
-            self._renders[id] = known and not observed
-            if self._renders[id]:
+            self._renders[task.id] = known and not observed
+            if self._renders[task.id]:
                 env.close()
                 return self._make(task)
-        if getattr(env.spec, "max_episode_steps", None) is None:
-            return gym.wrappers.TimeLimit(env, MAX_STEPS)
-        return env
+        return env if _limit(env) else gym.wrappers.TimeLimit(env, MAX_STEPS)
 
     def _actions(self, env: gym.Env[Any, Any]) -> VectorActions:
         rate = float(self.rate_hz or env.metadata.get("render_fps") or RATE_HZ)
@@ -186,3 +186,18 @@ class GymBenchmark(Benchmark):
             return self._vector.encode(act(env, observation))
 
         return vector
+
+
+def _limit(env: gym.Env[Any, Any]) -> int | None:
+    """The largest number of steps of an episode; an outer wrapper may hide that of an inner one."""
+    limit: int | None = getattr(env.spec, "max_episode_steps", None)
+    return _limit(env.env) if limit is None and isinstance(env, gym.Wrapper) else limit
+
+
+def _check_names(tasks: Sequence[Task]) -> None:
+    """Refuse names that mean two things in ``--task``, ``--group`` and the results."""
+    names, groups = [t.id for t in tasks], {t.group for t in tasks}
+    for name in ("all", *groups):
+        if name in names or (name == "all" and name in groups):
+            kind = "the group of all tasks" if name == "all" else "a group"
+            raise ConfigError(f"benchmark.tasks.{name}: {kind} has this name; choose another")

@@ -70,15 +70,34 @@ class VectorActions:
         return _joined(self.native, parts, "")
 
     def encode(self, action: Any) -> np.ndarray:
-        """The vector (A,) float32 of one of the environment's own actions, clipped to the bounds.
+        """The vector (A,) float32 that ``decode`` turns into what is executed for ``action``.
 
-        ``decode`` clips to the same bounds, so the vector is what the environment executes.
+        Numbers are clipped to the bounds.
+
+        Raises:
+            ValueError: another number of numbers, or a choice that does not exist.
         """
-        parts = [np.asarray(_part(action, name), np.float32).reshape(-1) for name, _ in self.leaves]
-        vector = np.concatenate(parts)
-        if vector.shape != (self.space.dim,):
-            return vector  # ``CheckedEnvironment`` refuses it
-        return np.clip(vector, *np.array([self.space.low, self.space.high], np.float32))
+        parts = []
+        for name, leaf in self.leaves:
+            low, high = self._bounds(leaf)
+            values = np.asarray(_part(action, name), np.float64).reshape(-1)
+            what = f"the action {name!r}" if name else "the action"
+            if values.size != low.size:
+                raise ValueError(f"{what} has {values.size} numbers, expected {low.size}")
+            if _is_real(leaf):
+                # Values that are not finite are kept: ``CheckedEnvironment`` refuses them.
+                values = np.where(np.isfinite(values), np.clip(values, low, high), values)
+            elif ((values % 1 != 0) | (values < low) | (values > high)).any():
+                raise ValueError(
+                    f"{what} is {_listed(values)}, expected whole numbers from {_listed(low)} to "
+                    f"{_listed(high)}"
+                )
+            parts.append(values)
+        return np.concatenate(parts).astype(np.float32)
+
+
+def _listed(values: np.ndarray) -> str:
+    return " ".join(f"{value:g}" for value in values)
 
 
 def _leaves(space: gym.Space[Any], prefix: str = "") -> Iterator[tuple[str, gym.Space[Any]]]:

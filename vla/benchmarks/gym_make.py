@@ -89,7 +89,7 @@ def imported(path: str, where: str) -> Any:
         raise ConfigError(f"{where}: {_not_found(module, error)}") from error
     except AttributeError as error:
         raise ConfigError(f"{where}: the module {module} has no {name!r}") from error
-    except Exception as error:  # a module may raise any exception
+    except (Exception, SystemExit) as error:  # a module may raise any exception
         raise ConfigError(f"{where}: cannot import {module} ({_reason(error)})") from error
     return found
 
@@ -154,7 +154,7 @@ def _made(id: str, options: Mapping[str, Any]) -> gym.Env[Any, Any]:
         raise ConfigError(f"{where}: {_unregistered(module, name)}") from error
     except gym.error.DependencyNotInstalled as error:
         raise ConfigError(f"{where}: a package is missing: {_text(error)}") from error
-    except Exception as error:  # constructors of environments raise any exception
+    except (Exception, SystemExit) as error:  # constructors of environments raise anything
         raise ConfigError(
             f"{where}: the environment cannot be made with options {dict(options)} "
             f"({_reason(error)})"
@@ -183,7 +183,10 @@ def _unregistered(module: str, name: str) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
     if module:
-        return f"no such environment: the module {module} does not register {name!r}{hint}"
+        place = getattr(sys.modules.get(module), "__file__", None)
+        return (
+            f"no such environment: the module {module} ({place}) does not register {name!r}{hint}"
+        )
     advice = "An environment of another package needs its module: module:id"
     return f"no such environment{hint} {advice}"
 

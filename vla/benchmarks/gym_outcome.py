@@ -16,6 +16,7 @@ from vla.utils.notes import note
 Timing = Literal["last", "any"]
 REWARD = "reward"
 _WAYS = ("last", "max", "min", "sum", "mean")
+_TAKEN = ("task", "seed", "success", "n", "low", "high", "steps")  # other columns of the results
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,14 @@ def parse_scores(scores: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Column -> (way, value), from texts such as "max coverage".
 
     Raises:
-        ConfigError: a text of another form.
+        ConfigError: a text of another form, or a column that the results have already.
     """
     parsed = {}
     for column, text in scores.items():
+        if column in _TAKEN:
+            raise ConfigError(
+                f"benchmark.scores.{column}: the results have a column of this name; choose another"
+            )
         way, _, value = text.partition(" ")
         if way not in _WAYS or not value.strip():
             raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import product
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -79,7 +80,7 @@ class ImageEnvironment(gym.Wrapper[dict[str, Any], np.ndarray, Any, Any]):
         self.reset_options = dict(reset_options or {})
         self.id = env.spec.id if env.spec else type(env.unwrapped).__name__
         self.rendered = LazyImages({})  # of the last observation
-        self.text = ""  # the last instruction that the environment gave in this episode
+        self.texts: dict[str, str] = {}  # the last texts of this episode by their names
         self.peaks = _peaks(getattr(env, "observation_space", None))
 
     def reset(
@@ -87,7 +88,7 @@ class ImageEnvironment(gym.Wrapper[dict[str, Any], np.ndarray, Any, Any]):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """As in gymnasium."""
         self.rendered.expire()
-        self.text = ""
+        self.texts = {}
         chosen = self.reset_options | (options or {})
         observation, info = self.env.reset(seed=seed, options=chosen or None)
         return self._convert(observation, info), info
@@ -114,14 +115,13 @@ class ImageEnvironment(gym.Wrapper[dict[str, Any], np.ndarray, Any, Any]):
         return {"images": images, "instruction": instruction} | state
 
     def _instruction(self, fields: dict[str, Any], info: Mapping[str, Any]) -> str:
-        text = ""
-        for name in [self.instruction_key] if self.instruction_key else INSTRUCTIONS:
-            for known in (fields, info):
-                key = find_name(name, known)
-                if key is not None and isinstance(known[key], str | bytes):
-                    value = known[key]
-                    text = text or (value.decode() if isinstance(value, bytes) else str(value))
-        self.text = text = text or self.text
+        names = [self.instruction_key] if self.instruction_key else INSTRUCTIONS
+        for name, known in product(names, (info, fields)):  # a text of the observation counts
+            key = find_name(name, [k for k in known if isinstance(k, str)])
+            value = known[key] if key is not None else None
+            if isinstance(value, str | bytes) and value:
+                self.texts[name] = value.decode() if isinstance(value, bytes) else str(value)
+        text = next((self.texts[name] for name in names if name in self.texts), "")
         if self.instruction_key and not text:
             texts = [k for known in (fields, info) for k, v in known.items() if isinstance(v, str)]
             raise ValueError(

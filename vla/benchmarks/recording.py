@@ -60,19 +60,24 @@ class BenchmarkSource(Source):
             )
         with closing(CheckedEnvironment(self._benchmark, self.tasks[0])) as env:
             observation = env.reset(seed=seed)[0]
+            self._sizes = sizes = _sizes(observation)
             self._check(self.tasks[0], observation)
-            sizes = {camera: i.shape[:2] for camera, i in observation["images"].items()}
         distinct = set(sizes.values())
         self.image_size = distinct.pop() if len(distinct) == 1 else (0, 0)
         if len(distinct) > 1:
-            found = ", ".join(f"{camera} {h} x {w}" for camera, (h, w) in sizes.items())
             note(
-                f"images of different sizes ({found}): a policy takes one size, so train with one "
-                f"of them, for example data.window.cameras=[{next(iter(sizes))}]"
+                f"images of different sizes ({_listed(sizes)}): a policy takes one size, so train "
+                f"with one of them, for example data.window.cameras=[{next(iter(sizes))}]"
             )
 
     def _check(self, task: Task, observation: Mapping[str, Any]) -> None:
-        """Refuse an episode without an instruction before it is recorded."""
+        """Refuse an episode without an instruction, or with other images than the first task."""
+        sizes = _sizes(observation)
+        if sizes != self._sizes:
+            raise DataError(
+                f"{self._benchmark.name}: task {task.id!r} has the images {_listed(sizes)}, task "
+                f"{self.tasks[0].id!r} has {_listed(self._sizes)}; record the two separately"
+            )
         if not observation["instruction"].strip():
             raise DataError(
                 f"{self._benchmark.name}: task {task.id!r} has no instruction; set the benchmark's "
@@ -176,6 +181,15 @@ class BenchmarkSource(Source):
             "seed": self.seed,
             "attempts": self.attempts,
         } | ({"in_a_row": self.in_a_row} if self.in_a_row > 1 else {})
+
+
+def _sizes(observation: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Camera -> height and width in px."""
+    return {camera: image.shape[:2] for camera, image in observation["images"].items()}
+
+
+def _listed(sizes: Mapping[str, tuple[int, int]]) -> str:
+    return ", ".join(f"{camera} {h} x {w}" for camera, (h, w) in sizes.items()) or "none"
 
 
 def record(

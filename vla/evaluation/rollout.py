@@ -189,6 +189,7 @@ def evaluate(
         workers = 2 * (os.cpu_count() or 1) if benchmark.is_heavy else 0
     actor: PolicyRunner | RealTimeRunner | _Experts = _Experts()
     about: dict[str, Any] = {"benchmark": benchmark.name, "facts": benchmark.facts()}
+    about |= {"config": identity["config"]} if identity and "config" in identity else {}
     if policy is None:
         for task in tasks:
             benchmark.required_expert(task)

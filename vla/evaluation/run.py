@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -27,6 +28,7 @@ from vla.policies.decoding import DecodingOptions, set_decoding
 from vla.policies.execution import chosen_execution
 from vla.utils.csv_tables import write_table
 from vla.utils.locking import exclusive_lock
+from vla.utils.notes import note
 from vla.utils.tables import print_table
 
 EXPERT = "expert"  # instead of the folder of a policy: the experts of the tasks
@@ -90,13 +92,16 @@ def run_eval(
     simulator = open_benchmark(config, policy.spec.cameras if policy else ())
     chosen = simulator.select(tasks, group)
     count = episodes or simulator.episodes
-    if theirs is not None:
+    if compare_to is not None and theirs is not None:
         asked = {(seed + k, task.id) for k in range(count) for task in chosen}
         if asked != {(r.seed, r.task) for r in theirs}:
             raise DataError(
                 f"{compare_to}: other episodes than this evaluation has; use the same seed, tasks "
                 "and number of episodes"
             )
+        other = json.loads(compare_to.read_text(encoding="utf-8")).get("config", config)
+        if other != config:
+            note(f"{compare_to} has other options of the benchmark: {other}, here {config}")
     identity = {
         "policy": saved_state(policy_dir) if policy else EXPERT,
         "robot": robot,

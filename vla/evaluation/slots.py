@@ -55,6 +55,7 @@ class Slot:
         self.observation: dict[str, Any] = {}
         self.frames: list[np.ndarray] | None = None
         self.plans: list[str] = []
+        self._instruction = ""  # the first one of the episode
         self._expert: Expert | None = None
         self._result: EpisodeResult | None = None
 
@@ -66,13 +67,13 @@ class Slot:
         self.seed, self.plans = seed, []
         self._expert, self._result = None, None
         self.observation = self.env.reset(seed=seed)[0]
+        self._instruction = str(self.observation["instruction"])
         has_images = bool(self.observation["images"])
         self.frames = [_first_image(self.observation)] if record and has_images else None
 
     def step(self, action: np.ndarray | None, plan: str, look: bool = True) -> None:
         """See ``AnySlot``."""
         assert self.task is not None
-        instruction = self.observation["instruction"]
         chosen = self._expert_action(self.task) if action is None else action
         self.observation, _, terminated, truncated, info = self.env.step(chosen)
         self.plans.append(plan)
@@ -82,7 +83,7 @@ class Slot:
             return
         metrics = {m: float(info[m]) for m in self.benchmark.metrics if m in info}
         success = bool(info.get("success", False))
-        result = self.task.id, self.seed, instruction, success, self.env.steps, metrics
+        result = self.task.id, self.seed, self._instruction, success, self.env.steps, metrics
         self._result = EpisodeResult(*result, plans=self.plans if any(self.plans) else [])
 
     def _expert_action(self, task: Task) -> np.ndarray:
@@ -175,9 +176,12 @@ def _serve(pipe: Any, benchmark: Benchmark) -> None:
     try:
         while (message := pipe.recv()) is not None:
             name, *arguments = message
+            text = slot.observation.get("instruction")
             try:
                 getattr(slot, name)(*arguments)
-                result, look = slot.wait(), arguments[-1]
+                result = slot.wait()
+                # A new instruction ends an action chunk, so the policy is called.
+                look = arguments[-1] or slot.observation["instruction"] != text
                 images = dict(slot.observation["images"]) if look and result is None else {}
                 frames = slot.frames if result else None
                 pipe.send((slot.observation | {"images": images}, result, frames))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import zlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 
 from vla.inference.action_queue import ActionQueue
-from vla.inference.inputs import Observation, to_images, to_state
+from vla.inference.inputs import Observation, row_seed, to_images, to_state
 from vla.models.decoders.drafts import Draft
 from vla.policies.bound import BoundPolicy
 from vla.policies.execution import Execution
@@ -90,13 +89,15 @@ class PolicyRunner:
         return self.queue.left(key) < self.spec.history
 
     def act(self, keys: Sequence[Hashable], observations: Sequence[Observation]) -> np.ndarray:
-        """One control step: actions (B, A) float32 in robot units.
+        """One control step: actions (B, A) float32 in robot units. A new instruction ends a chunk.
 
         Raises:
             ValueError: an observation lacks a camera or the state that the policy uses.
         """
         with self._calling:
             rows = dict(zip(keys, observations, strict=True))
+            for key, row in rows.items():
+                self._end_chunk(key, str(row["instruction"]))
             calls = [key for key in keys if self.queue.needs_chunk(key)]
             queued = {k: self._extended(k, rows[k], self.looks(k)) for k in keys if k not in calls}
             if calls:
@@ -106,6 +107,16 @@ class PolicyRunner:
             with self._lock:
                 self._memory |= queued
             return np.stack([self.queue.pop(key) for key in keys])
+
+    def _end_chunk(self, key: Hashable, instruction: str) -> None:
+        """Drop the queued actions of a key if they belong to another instruction."""
+        with self._lock:
+            last = self._memory.get(key)
+            if last is None or last.instruction == instruction:
+                return
+            if self.queue.left(key):  # the history lacks frames of the steps before
+                self._memory[key] = replace(last, images=(), states=())
+            self.queue.reset(key)
 
     def actions_to_execute(self, key: Hashable, chunk: np.ndarray) -> np.ndarray:
         """The actions (N, A) that a client executes next, after those that it had left.
@@ -199,7 +210,9 @@ class PolicyRunner:
         if self._uses_previous_plan:
             optional["previous_plans"] = [m.plan for m in memory]
         if self.policy.samples():
-            optional["row_seeds"] = [_row_seed(m) for m in memory]
+            optional["row_seeds"] = [
+                row_seed(m.instruction, m.calls, (*m.images[-1:], *m.states[-1:])) for m in memory
+            ]
         if self._uses_drafts:
             optional["drafts"] = drafts = [m.draft or Draft() for m in memory]
             self._latest = drafts[-1]
@@ -235,14 +248,3 @@ class PolicyRunner:
             self.queue.execution_horizon, self._latest.before, self._latest.symbols
         )
         return _Memory(images, states, instruction, plan, last.calls, draft=draft)
-
-
-def _row_seed(memory: _Memory) -> int:
-    """Seed of one row's random tokens: a checksum of the observation, and the call's number.
-
-    An episode then has the same tokens whatever episodes run beside it.
-    """
-    seed = zlib.crc32(memory.instruction.encode(), memory.calls)
-    for tensor in (*memory.images[-1:], *memory.states[-1:]):
-        seed = zlib.crc32(tensor.contiguous().numpy().tobytes(), seed)
-    return seed

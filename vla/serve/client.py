@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgpack
 import numpy as np
@@ -42,8 +43,7 @@ class PolicyClient:
     def __init__(
         self, url: str = "ws://127.0.0.1:8000", api_key: str | None = None, timeout: float = 10.0
     ) -> None:
-        if not url.startswith(("ws://", "wss://")):
-            raise ValueError(f"{url}: expected ws://HOST:PORT, for example ws://127.0.0.1:8000")
+        _check_address(url)
         self.url, self.timeout = url, timeout
         self._headers = {"Authorization": f"Api-Key {api_key}"} if api_key else {}
         self._socket: ClientConnection | None = None
@@ -136,6 +136,16 @@ class PolicyClient:
         socket = self._open.enter_context(connection)
         self.about = unpack(socket.recv(left))
         return socket
+
+
+def _check_address(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0
+    except ValueError:  # the port is no number or too large
+        fits = False
+    if not fits:
+        raise ValueError(f"{url}: expected ws://HOST:PORT, for example ws://127.0.0.1:8000")
 
 
 class ActingClient:

@@ -59,7 +59,7 @@ def _episode(
     """The observations of an episode with random actions, checked."""
     name, space = benchmark.name, benchmark.action_space
     random, expert = np.random.default_rng(seed), benchmark.expert(task)
-    low, high = (np.maximum(space.low, -10.0), np.minimum(space.high, 10.0))
+    low, high = space.finite_bounds()
     observation, info = env.reset(seed=seed)
     observations = [_check_observation(observation, name)]
     ended = False
