@@ -124,8 +124,7 @@ def test_a_process_sends_images_when_the_instruction_changes() -> None:
         found.append(ours.recv()[0])
     ours.send(None)
     thread.join()
-    # The first observation has a new instruction as well.
-    assert [bool(o["images"]) for o in found] == [True, False, True, False]
+    assert [bool(o["images"]) for o in found] == [False, False, True, False]
 
 
 def test_the_instruction_of_reset_keeps_its_precedence() -> None:

@@ -181,7 +181,8 @@ def _serve(pipe: Any, benchmark: Benchmark) -> None:
                 getattr(slot, name)(*arguments)
                 result = slot.wait()
                 # A new instruction ends an action chunk, so the policy is called.
-                look = arguments[-1] or slot.observation["instruction"] != text
+                changed = name == "step" and slot.observation["instruction"] != text
+                look = arguments[-1] or changed
                 images = dict(slot.observation["images"]) if look and result is None else {}
                 frames = slot.frames if result else None
                 pipe.send((slot.observation | {"images": images}, result, frames))
