@@ -104,6 +104,13 @@ def test_a_wrapper_does_not_hide_the_limit() -> None:
     assert results[0].steps == 4
 
 
+def test_an_episode_ends_if_its_limit_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vla.benchmarks.gym.MAX_STEPS", 3)
+    benchmark = open_benchmark(walk(options={"max_episode_steps": -1}))
+    results, _ = evaluate(None, benchmark, benchmark.tasks(), 1, workers=0)
+    assert results[0].steps == 3 and benchmark.max_steps == 3
+
+
 def test_a_new_instruction_ends_an_action_chunk() -> None:
     benchmark = open_benchmark(walk())
     policy = RecordingPolicy(benchmark.action_space, horizon=4)

@@ -190,8 +190,10 @@ class GymBenchmark(Benchmark):
 
 def _limit(env: gym.Env[Any, Any]) -> int | None:
     """The largest number of steps of an episode; an outer wrapper may hide that of an inner one."""
-    limit: int | None = getattr(env.spec, "max_episode_steps", None)
-    return _limit(env.env) if limit is None and isinstance(env, gym.Wrapper) else limit
+    limit = getattr(env.spec, "max_episode_steps", None) or 0
+    if limit > 0:  # -1 stands for no limit in ``gymnasium.make``
+        return int(limit)
+    return _limit(env.env) if isinstance(env, gym.Wrapper) else None
 
 
 def _check_names(tasks: Sequence[Task]) -> None:

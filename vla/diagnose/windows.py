@@ -193,7 +193,7 @@ def sample_windows(policy: BoundPolicy, episodes: list[EpisodeView], limit: int)
     spread = pooled.std(0)
     moving = spread > 1e-6 * np.maximum(1.0, np.abs(pooled).max(0))
     if not moving.any():
-        raise DataError("all recorded actions are equal, so no fault can be found")
+        raise DataError("all recorded actions are equal, so the policy cannot be judged")
     chosen = _in_turn([e for e in episodes if e.split == "val"])
     chosen += _in_turn([e for e in episodes if e.split != "val"])
     chosen = [e for e in chosen if any(t.strip() for t in e.instructions or [e.instruction])]
